@@ -1,0 +1,4 @@
+"""Runs things: launching, rendezvous, engine, loop, checkpoints, tracking, evaluation jobs.
+
+The only package that imports both `odevid` (the science) and `shards` (the data).
+"""
