@@ -1,0 +1,316 @@
+"""SRVP, the stochastic latent residual video predictor (Franceschi et al., ICML 2020, arXiv 2002.09219).
+
+In: clips in [0, 1]. Out: the terms of its evidence bound, and sampled futures. A clip has a content vector w, a state
+y_t that moves by Euler steps of a learned field f(y, z), and a noise z_t per frame:
+
+    y_0 ~ q(y_0 | first k frames),  z_t ~ q(z_t | frames 0..t) or p(z_t | y_{t-1}),
+    y_t = y_{t-1} + f(y_{t-1}, z_t) (in S sub-steps),  frame t ~ N(decoder(w, y_t, skips), obs_scale^2).
+
+Only f is sequential in training: posterior, samples, prior and divergences are computed for all times at once, encoder
+and decoder see all frames at once. On purpose as the released code, where the paper differs or is silent: w has
+`nh_inf` dimensions; every term is summed over time and pixels and averaged over clips; the residual penalty is the
+un-squared norm of each sub-step; in training w and the skips come from random frames, in evaluation from the last ones.
+
+Latents and all sums are fp32 under autocast. Module names are those of the released checkpoints (`load_published`).
+
+Axes: B clips, T frames (or T-1 transitions), k = nt_inf frames, C channels, H height, W width, D = ny, Z = nz,
+X = nhx size of a frame's code, E = nh_inf; N samples; M = B T.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from odevid.config import SRVPConfig
+from odevid.dynamics import Dynamics, build_dynamics, unroll
+from odevid.model import Generators, VideoModel, evaluating
+from odevid.models.times import check_context_times, parse_times
+from odevid.networks import MLP, Shared, build_decoder, build_encoder
+from odevid.networks.init import init_images
+from odevid.objectives import gaussian_nll, kl_between, kl_to_standard, sample_gaussian
+
+FRAME_SIZE = 64
+MAX_DECODED = 256  # frames that a prediction decodes in one call, to bound its memory
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What the networks see of a clip: codes BTX, content vector BE (None without w), skips BCHW deepest first."""
+
+    codes_BTX: Tensor
+    content_BE: Tensor | None
+    skips: list[Tensor]
+
+
+class SRVP(VideoModel):
+    """See the head of this file; `config` gives every size, and the variants without w, without z, MLP and GRU."""
+
+    def __init__(self, config: SRVPConfig) -> None:
+        super().__init__()
+        self.config = config
+        size_w = config.nh_inf if config.content_variable else 0
+        self.encoder = build_encoder(config.architecture, config.nc, config.nf, config.nhx)
+        self.decoder = build_decoder(
+            config.architecture,
+            config.nc,
+            config.nf,
+            size_w + config.ny,
+            skips=config.skip_connections,
+            split=config.split_decoder,
+        )
+        if config.content_variable:
+            self.w_proj = nn.Sequential(nn.Linear(config.nhx, config.nh_inf), nn.ReLU(inplace=True))
+            self.w_inf = nn.Sequential(nn.Linear(config.nh_inf, config.nh_inf), nn.Tanh())
+        self.q_y = MLP(config.nt_inf * config.nhx, config.nh_inf, 2 * config.ny, config.nlayers_inf)
+        if config.nz:
+            self.inf_z = nn.LSTM(config.nhx, config.nh_inf, batch_first=True)
+            self.q_z = nn.Linear(config.nh_inf, 2 * config.nz)
+            self.p_z = MLP(config.ny, config.nh_res, 2 * config.nz, config.nlayers_res)
+        self.dynamics: Dynamics = build_dynamics(
+            config.dynamics, config.ny, config.nz, config.nh_res, config.nlayers_res, config.res_gain
+        )
+        init_images(self.encoder)
+        init_images(self.decoder)
+
+    # ------------------------------------------------------------------------------------------------ training
+
+    def draw_noise(self, num_clips: int, num_frames: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Noise of one step for `num_clips` clips of `num_frames` frames, clip on axis 0, on the CPU.
+
+        eps_y0 BD; eps_z `[B, T-1, Z]`; skip_frame B (with skips): the frame that gives a clip's skips; content_frames
+        `[B, k]` (with w): k of the T frames, without replacement.
+        """
+        config = self.config
+        noise = {
+            "eps_y0": torch.randn(num_clips, config.ny, generator=generator),
+            "eps_z": torch.randn(num_clips, num_frames - 1, config.nz, generator=generator),
+        }
+        if config.skip_connections:
+            noise["skip_frame"] = torch.randint(num_frames, (num_clips,), generator=generator)
+        if config.content_variable:
+            order = torch.rand(num_clips, num_frames, generator=generator).argsort(dim=1)
+            noise["content_frames"] = order[:, : config.nt_inf].contiguous()
+        return noise
+
+    def loss(self, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Terms of the bound, each the mean over clips of a sum over everything else, in nats.
+
+        loss = nll + beta_y kl_y + beta_z kl_z + l2_res res, with res the sum over sub-steps of ||f / S||_2. In
+        eval mode w and skips come from the last frames, as in prediction, and `noise` need not name any.
+
+        Raises:
+            ValueError: the video is not BTCHW with the config's channels and 64x64 pixels, or is too short.
+        """
+        config, video_BTCHW = self.config, batch["video"]
+        self._check_video(video_BTCHW, at_least=max(config.nt_inf, 2), what="a training clip")
+        frames_MCHW = _channels_last(video_BTCHW)
+        encoded = self._encode(frames_MCHW, video_BTCHW.shape[1], noise)
+        with torch.autocast(video_BTCHW.device.type, enabled=False):
+            q_y = self._infer_y(encoded.codes_BTX)
+            q_z = self._infer_z(encoded.codes_BTX)
+            y_0 = sample_gaussian(q_y, noise["eps_y0"])
+            z_BTZ = noise["eps_z"] if q_z is None else sample_gaussian(q_z, noise["eps_z"])
+            fine_BTD, residuals_BTD = unroll(self.dynamics, y_0, z_BTZ, config.n_euler_steps)
+            y_BTD = fine_BTD[:, :: config.n_euler_steps]
+        decoded_BTCHW = self.decoder(y_BTD, self.decoder.share(encoded.content_BE, encoded.skips))
+        with torch.autocast(video_BTCHW.device.type, enabled=False):
+            sums = {
+                "nll": gaussian_nll(frames_MCHW, decoded_BTCHW.flatten(0, 1).float(), config.obs_scale),
+                "kl_y": kl_to_standard(q_y).sum(),
+                "kl_z": y_0.new_zeros(()) if q_z is None else kl_between(q_z, self.p_z(y_BTD[:, :-1])).sum(),
+                "res": torch.linalg.vector_norm(residuals_BTD, dim=-1).sum(),
+            }
+        terms = {name: value / video_BTCHW.shape[0] for name, value in sums.items()}
+        weights = {"nll": 1.0, "kl_y": config.beta_y, "kl_z": config.beta_z, "res": config.l2_res}
+        total = sum((weight * terms[name] for name, weight in weights.items() if weight), y_0.new_zeros(()))
+        return {"loss": total, **terms}
+
+    # ------------------------------------------------------------------------------------------------ inference
+
+    def _encode(self, frames_MCHW: Tensor, num_frames: int, noise: Mapping[str, Tensor]) -> Encoded:
+        """Codes of all frames, and per clip w and the skips: from the frames named by `noise` in training mode."""
+        codes_MX, outputs = self.encoder(frames_MCHW)
+        codes_BTX = codes_MX.float().unflatten(0, (-1, num_frames))
+        clips_B = torch.arange(codes_BTX.shape[0], device=codes_BTX.device)
+        skips, content_BE = [], None
+        if self.config.skip_connections:
+            frame_B = noise["skip_frame"] if self.training else num_frames - 1
+            skips = [output.index_select(0, clips_B * num_frames + frame_B) for output in outputs]
+        if self.config.content_variable:
+            if self.training:
+                chosen_BkX = codes_BTX[clips_B.unsqueeze(1), noise["content_frames"]]
+            else:
+                chosen_BkX = codes_BTX[:, -self.config.nt_inf :]
+            with torch.autocast(codes_BTX.device.type, enabled=False):
+                content_BE = self.w_inf(self.w_proj(chosen_BkX).sum(1))
+        return Encoded(codes_BTX, content_BE, skips)
+
+    def _infer_y(self, codes_BTX: Tensor) -> Tensor:
+        """Raw parameters `[B, 2 D]` of q(y_0), from the first k frames in their order."""
+        return self.q_y(codes_BTX[:, : self.config.nt_inf].flatten(1))
+
+    def _infer_z(self, codes_BTX: Tensor) -> Tensor | None:
+        """Raw parameters `[B, T-1, 2 Z]` of q(z_t), t = 1..T-1, each from frames 0..t; None without z."""
+        if not self.config.nz:
+            return None
+        return self.q_z(self.inf_z(codes_BTX)[0][:, 1:])
+
+    # ------------------------------------------------------------------------------------------------ prediction
+
+    @torch.no_grad()
+    def predict_chunks(
+        self,
+        context_BTCHW: Tensor,
+        times: int | Sequence[float] | None = None,
+        n_samples: int = 1,
+        *,
+        chunk: int | None = None,
+        n_future: int | None = None,
+        context_times: Sequence[float] | None = None,
+        substeps: int | None = None,
+        generator: Generators = None,
+    ) -> Iterator[Tensor]:
+        """As `VideoModel.predict_chunks`, always in eval mode: fixed BatchNorm statistics, w and skips of last frames.
+
+        The context is encoded once; y_0 and its z are sampled from q anew for every sample. Times inside the context
+        give its reconstruction, on the solver steps of training; `substeps` acts on the roll-out alone.
+        """
+        config = self.config
+        steps = config.n_euler_steps if substeps is None else substeps
+        self._check_request(context_BTCHW, n_samples, chunk, steps)
+        check_context_times(context_times, context_BTCHW.shape[1])
+        ticks = parse_times(
+            times,
+            n_future,
+            num_context=context_BTCHW.shape[1],
+            context_substeps=config.n_euler_steps,
+            substeps=steps,
+        )
+        noise = self._draw_sample_noise(context_BTCHW, ticks.future, n_samples, generator)
+        with evaluating(self):
+            encoded = self._encode(_channels_last(context_BTCHW), context_BTCHW.shape[1], {})
+            shared = self.decoder.share(encoded.content_BE, encoded.skips)
+            with torch.autocast(context_BTCHW.device.type, enabled=False):
+                past_BTD, future_BTD = self._sample_states(encoded.codes_BTX, noise, ticks.future, steps)
+        states = torch.stack([(past_BTD if inside else future_BTD)[:, tick] for inside, tick in ticks.wanted], dim=1)
+        states_NBTD = states.unflatten(0, (n_samples, -1))
+        for group_NBTD in states_NBTD.split(chunk or n_samples):
+            with evaluating(self):
+                frames = self._decode_samples(group_NBTD, shared)
+            yield frames
+
+    def _draw_sample_noise(
+        self, context_BTCHW: Tensor, future: int, n_samples: int, generator: Generators
+    ) -> tuple[Tensor, Tensor]:
+        """(eps_y0 `[N B, D]`, eps_z `[N B, T-1 + future, Z]`), drawn clip by clip and, for each, sample by sample."""
+        num_clips, num_context = context_BTCHW.shape[:2]
+        if isinstance(generator, Sequence):
+            if len(generator) != num_clips:
+                raise ValueError(f"got {len(generator)} generators for {num_clips} clips; give one, or one per clip")
+            sources: list[torch.Generator | None] = list(generator)
+        else:
+            sources = [generator] * num_clips
+        ny, nz, transitions = self.config.ny, self.config.nz, num_context - 1 + future
+        size = ny + nz * transitions
+        drawn = [
+            torch.stack(
+                [
+                    torch.randn(size, generator=source, device=source.device if source else "cpu")
+                    for _ in range(n_samples)
+                ]
+            )
+            for source in sources
+        ]
+        eps = torch.stack(drawn, dim=1).flatten(0, 1).to(context_BTCHW.device)
+        return eps[:, :ny], eps[:, ny:].unflatten(1, (transitions, nz))
+
+    def _sample_states(
+        self, codes_BTX: Tensor, noise: tuple[Tensor, Tensor], future: int, substeps: int
+    ) -> tuple[Tensor, Tensor]:
+        """States of all samples at all sub-steps: of the context, and of the roll-out from its last frame on."""
+        eps_y0, eps_z = noise
+        repeats = eps_y0.shape[0] // codes_BTX.shape[0]
+        q_y, q_z = self._infer_y(codes_BTX).repeat(repeats, 1), self._infer_z(codes_BTX)
+        past_BTD = sample_gaussian(q_y, eps_y0).unsqueeze(1)
+        transitions = codes_BTX.shape[1] - 1
+        if transitions:
+            eps = eps_z[:, :transitions]
+            z_BTZ = eps if q_z is None else sample_gaussian(q_z.repeat(repeats, 1, 1), eps)
+            past_BTD, _ = unroll(self.dynamics, past_BTD[:, 0], z_BTZ, self.config.n_euler_steps)
+        return past_BTD, self._roll_out(past_BTD[:, -1], eps_z[:, transitions : transitions + future], substeps)
+
+    def _roll_out(self, first_BD: Tensor, eps_BTZ: Tensor, substeps: int) -> Tensor:
+        """States from `first_BD` on, z from the prior: `[B, T * substeps + 1, D]`."""
+        pieces = [first_BD.unsqueeze(1)]
+        for eps_BZ in eps_BTZ.unbind(1):
+            state_BD = pieces[-1][:, -1]
+            z_BZ = sample_gaussian(self.p_z(state_BD), eps_BZ) if self.config.nz else eps_BZ
+            pieces.append(unroll(self.dynamics, state_BD, z_BZ.unsqueeze(1), substeps)[0][:, 1:])
+        return torch.cat(pieces, dim=1)
+
+    def _decode_samples(self, states_NBTD: Tensor, shared: Shared) -> Tensor:
+        """Frames NBTCHW, decoded in groups of at most MAX_DECODED frames (at least one per clip)."""
+        num_samples, num_clips, num_times, _ = states_NBTD.shape
+        states_BTD = states_NBTD.transpose(0, 1).flatten(1, 2)
+        groups = states_BTD.split(max(1, MAX_DECODED // num_clips), dim=1)
+        frames = torch.cat([self.decoder(group, shared).float() for group in groups], dim=1)
+        return frames.unflatten(1, (num_samples, num_times)).transpose(0, 1).contiguous()
+
+    # ------------------------------------------------------------------------------------------------ checks
+
+    def _check_video(self, video_BTCHW: Tensor, at_least: int, what: str) -> None:
+        expected = (self.config.nc, FRAME_SIZE, FRAME_SIZE)
+        if video_BTCHW.ndim != 5 or tuple(video_BTCHW.shape[2:]) != expected or not video_BTCHW.is_floating_point():
+            raise ValueError(
+                f"{what} must be float (clips, frames, {', '.join(map(str, expected))}) in [0, 1]; got "
+                f"{video_BTCHW.dtype} of shape {tuple(video_BTCHW.shape)}"
+            )
+        if video_BTCHW.shape[1] < at_least:
+            raise ValueError(
+                f"{what} of shape {tuple(video_BTCHW.shape)} has {video_BTCHW.shape[1]} frames; this model needs at "
+                f"least {at_least} (y_0 is inferred from model.nt_inf = {self.config.nt_inf})"
+            )
+
+    def _check_request(self, context_BTCHW: Tensor, n_samples: int, chunk: int | None, substeps: int) -> None:
+        self._check_video(context_BTCHW, at_least=self.config.nt_inf, what="a context")
+        for name, value in (
+            ("n_samples", n_samples),
+            ("chunk", n_samples if chunk is None else chunk),
+            ("substeps", substeps),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        if substeps != 1 and not self.dynamics.has_substeps:
+            raise ValueError(f"substeps is {substeps}, but {self.config.dynamics} dynamics have no time step; use 1")
+
+
+def _channels_last(video_BTCHW: Tensor) -> Tensor:
+    """Frames MCHW whose channels are next to each other in memory: convolutions are fastest so, on CPUs and GPUs."""
+    frames = video_BTCHW.flatten(0, 1)
+    return torch.empty_like(frames, memory_format=torch.channels_last).copy_(frames)
+
+
+def load_published(source: str | Path | Mapping[str, Tensor], config: SRVPConfig) -> SRVP:
+    """SRVP with the weights of a released checkpoint, in eval mode.
+
+    Args:
+        source: a released `.pt` file (a state dict; read without unpickling objects), or the state dict itself.
+        config: what the checkpoint was trained with, see `odevid.config.published_srvp`.
+
+    Raises:
+        ValueError: names or shapes do not fit `config`; the message lists the first of them.
+    """
+    weights = source if isinstance(source, Mapping) else torch.load(source, map_location="cpu", weights_only=True)
+    model = SRVP(config)
+    own = model.state_dict()
+    wrong = sorted(set(own) ^ set(weights)) or [name for name in own if own[name].shape != weights[name].shape]
+    if wrong:
+        raise ValueError(
+            f"the checkpoint does not fit this config: {len(wrong)} of {len(own)} tensors differ in name or shape, "
+            f"first {', '.join(wrong[:3])}; check architecture, skip_connections, nc, ny, nz and nt_inf"
+        )
+    model.load_state_dict(dict(weights))
+    return model.eval()
