@@ -42,6 +42,7 @@ def test_equals_brute_force_at_any_chunking(chunk, name, score, sign):
             assert selection.samples_B[video] == winner
             assert selection.values_B[video].item() == pytest.approx(order * means[winner], rel=1e-6)
             torch.testing.assert_close(selection.curves_BT[video], curves_NBT[winner, video])
+            assert selection.frames_BTCHW is not None
             assert torch.equal(selection.frames_BTCHW[video], samples[winner, video])
     torch.testing.assert_close(tracker.average[name], curves_NBT.double().mean(0))
     assert tracker.num_samples == N
@@ -75,6 +76,7 @@ def test_keeps_nothing_of_a_chunk_alive_but_the_winners():
     samples, target = make_videos()
     tracker = stream(samples, target, 2)
     kept = tracker.best["psnr"].frames_BTCHW
+    assert kept is not None
     assert kept.untyped_storage().nbytes() == target.untyped_storage().nbytes()
 
 
