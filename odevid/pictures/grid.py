@@ -7,6 +7,7 @@ Legend: B videos, T frames, C channels, H rows, W columns, 3 = RGB; X, Y rows an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +49,7 @@ class _Layout:
         )
 
 
-def video_grid(context: Frames, truth: Frames, predictions: dict[str, Frames], scale: int = 2) -> np.ndarray:
+def video_grid(context: Frames, truth: Frames, predictions: Mapping[str, Frames], scale: int = 2) -> np.ndarray:
     """Pictures of a grid of videos, truth on top, conditioning frames first.
 
     While the conditioning frames play, every frame has a green border and the header says "given"; after that

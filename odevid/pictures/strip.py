@@ -7,6 +7,7 @@ Legend: B videos, T frames, C channels, H rows, W columns, 3 = RGB; X, Y rows an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,14 +53,14 @@ class _Layout:
 
 
 def save_strip(
-    path: Path, context: Frames, truth: Frames, predictions: dict[str, Frames], scale: int = 1, max_columns: int = 15
+    path: Path, context: Frames, truth: Frames, predictions: Mapping[str, Frames], scale: int = 1, max_columns: int = 15
 ) -> None:
     """Write the strip as PNG. Arguments as for `strip`."""
     Image.fromarray(strip(context, truth, predictions, scale, max_columns)).save(path, format="PNG")
 
 
 def strip(
-    context: Frames, truth: Frames, predictions: dict[str, Frames], scale: int = 1, max_columns: int = 15
+    context: Frames, truth: Frames, predictions: Mapping[str, Frames], scale: int = 1, max_columns: int = 15
 ) -> np.ndarray:
     """One picture of several videos over time: for each video truth on top, predictions below.
 

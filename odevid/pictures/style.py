@@ -7,6 +7,8 @@ Legend: B videos, T frames, C channels, H rows, W columns, 3 = RGB; X, Y rows an
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from PIL import ImageDraw, ImageFont
@@ -64,7 +66,7 @@ def to_rgb(frames_BTCHW: Frames, scale: int = 1) -> np.ndarray:
     return np.broadcast_to(frames, (*frames.shape[:-1], 3))
 
 
-def check_predictions(context: Frames, truth: Frames, predictions: dict[str, Frames]) -> None:
+def check_predictions(context: Frames, truth: Frames, predictions: Mapping[str, Frames]) -> None:
     """Refuse futures (BTCHW) that do not fit together or to their conditioning frames.
 
     Raises ValueError naming the row and both shapes.
