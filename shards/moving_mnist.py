@@ -1,0 +1,131 @@
+"""Endless Moving MNIST: clips of digits whose motion is drawn on the fly.
+
+In: a bank of digits, the rules of the motion, positions of the endless training stream. Out: uint8 clips.
+
+    (seed, position, digit) --hash--> which digit, start, speed --bounce (hash per bounce)--> corners --draw--> video
+
+Everything random about clip ``position`` is a function of (seed, position): no generator state, so any worker of any
+rank makes the same clip. The distribution is that of SRVP's published generator: digit uniform in the bank; start
+uniform over the whole pixels of the box; each component of the speed uniform in ``-max_speed .. max_speed``.
+
+Axes: B clips, T frames, D digits per clip, N = B * D moving points, C channels, H rows, W columns, 2 (row, column).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.bouncing import Trajectory, bounce
+from shards.digits import DIGIT_SIZE, DigitBank
+from shards.hashing import mix, uniform_int
+from shards.manifest import ArraySpec, video_spec
+from shards.source import Fetched
+from shards.sprites import draw_sprites
+
+NOMINAL_LENGTH = 500_000  # clips per "epoch", as in the published code; the stream is endless
+READING_SEED = 0x5EED_0F_C11B5  # seed of the clips that read() gives, whatever the seed of the training
+
+_DRAW_DIGIT, _DRAW_START, _DRAW_SPEED, _DRAW_FIRST_BOUNCE = 0, 1, 2, 3
+_RULES_VERSION = 1  # part of the fingerprint: raise it when the same (seed, position) gives another clip
+
+
+@dataclass(frozen=True)
+class MotionRules:
+    """What moves, and how.
+
+    Attributes:
+        digits: digits per clip.
+        deterministic: reflect at the walls; otherwise draw a new speed there.
+        frame_size: side of the square frame, in pixels.
+        max_speed: largest component of a speed, in pixels per frame.
+    """
+
+    digits: int = 2
+    deterministic: bool = False
+    frame_size: int = 64
+    max_speed: int = 4
+
+    def __post_init__(self) -> None:
+        if self.digits < 1:
+            raise ValueError(f"digits={self.digits}: a clip needs at least one digit")
+        if self.frame_size < DIGIT_SIZE:
+            raise ValueError(f"frame_size={self.frame_size}: a digit of {DIGIT_SIZE} pixels does not fit")
+        if self.max_speed < 0:
+            raise ValueError(f"max_speed={self.max_speed}: must be 0 or more pixels per frame")
+
+    @property
+    def limit(self) -> int:
+        """Largest coordinate of a digit's corner, in pixels."""
+        return self.frame_size - DIGIT_SIZE
+
+
+class MovingMnistClips:
+    """A :class:`shards.source.ClipSource` that makes its clips.
+
+    Args:
+        bank: the digits of the split.
+        num_frames: frames per clip.
+        rules: what moves, and how.
+    """
+
+    def __init__(self, bank: DigitBank, num_frames: int, rules: MotionRules = MotionRules()) -> None:
+        if num_frames < 1:
+            raise ValueError(f"num_frames={num_frames}: a clip needs at least one frame")
+        self.bank = bank
+        self.num_frames = num_frames
+        self.rules = rules
+        size = rules.frame_size
+        self.arrays: dict[str, ArraySpec] = {"video": video_spec(num_frames, 1, size, size)}
+        identity = ("moving-mnist", _RULES_VERSION, bank.fingerprint, sorted(asdict(rules).items()))
+        self.fingerprint = hashlib.sha256(repr(identity).encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return NOMINAL_LENGTH
+
+    def fetch(self, positions: NDArray[np.int64], seed: int) -> Fetched:
+        """Clips ``positions`` of the endless stream of ``seed``: ``video`` is uint8 BTCHW."""
+        positions_B = np.asarray(positions, dtype=np.int64)
+        images_BDHW = self.bank.images_NHW[draw_digits(seed, positions_B, self.rules.digits, len(self.bank))]
+        motion = draw_motion(seed, positions_B, self.num_frames, self.rules)
+        corner_BTD2 = motion.corner_T2N.reshape(self.num_frames, 2, len(positions_B), -1).transpose(2, 0, 3, 1)
+        video_BTHW = draw_sprites(images_BDHW, corner_BTD2, self.rules.frame_size)
+        return Fetched({"video": video_BTHW[:, :, None]}, [f"generated-{position:012d}" for position in positions_B])
+
+    def read(self, indices: Sequence[int]) -> Fetched:
+        """Clips ``indices`` of one fixed stream, the same for every training seed."""
+        return self.fetch(np.asarray(indices, dtype=np.int64), READING_SEED)
+
+
+def draw_digits(seed: int, positions_B: NDArray[np.int64], digits: int, bank_size: int) -> NDArray[np.int64]:
+    """Places in the bank of each clip's digits, BD."""
+    return uniform_int(mix(seed, positions_B[:, None], np.arange(digits), _DRAW_DIGIT), bank_size)
+
+
+def draw_motion(seed: int, positions_B: NDArray[np.int64], num_frames: int, rules: MotionRules) -> Trajectory:
+    """Motion of all digits of the clips at ``positions_B``, with N running over clips, then digits."""
+    position_N = np.repeat(positions_B, rules.digits)
+    digit_N = np.tile(np.arange(rules.digits), len(positions_B))
+    start_2N = _uniform_pairs(mix(seed, position_N, digit_N, _DRAW_START), rules.limit + 1)
+    speed_2N = draw_speeds(mix(seed, position_N, digit_N, _DRAW_SPEED), rules.max_speed)
+
+    def redraw(points_n: NDArray[np.int64], bounces_n: NDArray[np.int64]) -> NDArray[np.int64]:
+        bits_n = mix(seed, position_N[points_n], digit_N[points_n], _DRAW_FIRST_BOUNCE + bounces_n)
+        return draw_speeds(bits_n, rules.max_speed)
+
+    chance: Callable[..., NDArray[np.int64]] | None = None if rules.deterministic else redraw
+    return bounce(start_2N, speed_2N, num_frames, rules.limit, chance)
+
+
+def draw_speeds(bits_N: NDArray[np.uint64], max_speed: int) -> NDArray[np.int64]:
+    """Speeds 2N, each component uniform in ``-max_speed .. max_speed``, one word of random bits for each pair."""
+    return _uniform_pairs(bits_N, 2 * max_speed + 1) - max_speed
+
+
+def _uniform_pairs(bits_N: NDArray[np.uint64], choices: int) -> NDArray[np.int64]:
+    """Two independent whole numbers in ``0 .. choices - 1`` from each word of random bits, 2N."""
+    return np.stack(np.divmod(uniform_int(bits_N, choices**2), choices))
