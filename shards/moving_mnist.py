@@ -8,7 +8,8 @@ Everything random about clip ``position`` is a function of (seed, position): no 
 rank makes the same clip. The distribution is that of SRVP's published generator: digit uniform in the bank; start
 uniform over the whole pixels of the box; each component of the speed uniform in ``-max_speed .. max_speed``.
 
-Axes: B clips, T frames, D digits per clip, N = B * D moving points, C channels, H rows, W columns, 2 (row, column).
+Axes: B clips, T frames, D digits per clip, N = B * D moving points, C channels, H rows, W columns,
+2 (row, column), 4 (row, column, row speed, column speed).
 """
 
 from __future__ import annotations
@@ -64,6 +65,21 @@ class MotionRules:
         return self.frame_size - DIGIT_SIZE
 
 
+@dataclass(frozen=True)
+class GeneratedClips:
+    """Clips with all that was drawn for them.
+
+    Attributes:
+        video_BTHW: uint8.
+        latents_BTD4: int64, rounded position and speed of each digit: row, column, row speed, column speed.
+        labels_BD: uint8, which numeral each digit is.
+    """
+
+    video_BTHW: NDArray[np.uint8]
+    latents_BTD4: NDArray[np.int64]
+    labels_BD: NDArray[np.uint8]
+
+
 class MovingMnistClips:
     """A :class:`shards.source.ClipSource` that makes its clips.
 
@@ -90,15 +106,24 @@ class MovingMnistClips:
     def fetch(self, positions: NDArray[np.int64], seed: int) -> Fetched:
         """Clips ``positions`` of the endless stream of ``seed``: ``video`` is uint8 BTCHW."""
         positions_B = np.asarray(positions, dtype=np.int64)
-        images_BDHW = self.bank.images_NHW[draw_digits(seed, positions_B, self.rules.digits, len(self.bank))]
-        motion = draw_motion(seed, positions_B, self.num_frames, self.rules)
-        corner_BTD2 = motion.corner_T2N.reshape(self.num_frames, 2, len(positions_B), -1).transpose(2, 0, 3, 1)
-        video_BTHW = draw_sprites(images_BDHW, corner_BTD2, self.rules.frame_size)
-        return Fetched({"video": video_BTHW[:, :, None]}, [f"generated-{position:012d}" for position in positions_B])
+        clips = generate_clips(self.bank, self.rules, self.num_frames, positions_B, seed)
+        return Fetched({"video": clips.video_BTHW[:, :, None]}, [f"generated-{place:012d}" for place in positions_B])
 
     def read(self, indices: Sequence[int]) -> Fetched:
         """Clips ``indices`` of one fixed stream, the same for every training seed."""
         return self.fetch(np.asarray(indices, dtype=np.int64), READING_SEED)
+
+
+def generate_clips(
+    bank: DigitBank, rules: MotionRules, num_frames: int, positions_B: NDArray[np.int64], seed: int
+) -> GeneratedClips:
+    """The clips at ``positions_B`` of the endless stream of ``seed``."""
+    digits_BD = draw_digits(seed, positions_B, rules.digits, len(bank))
+    motion = draw_motion(seed, positions_B, num_frames, rules)
+    latents_T4N = np.concatenate([motion.corner_T2N, motion.velocity_T2N], axis=1)
+    latents_BTD4 = latents_T4N.reshape(num_frames, 4, *digits_BD.shape).transpose(2, 0, 3, 1)
+    video_BTHW = draw_sprites(bank.images_NHW[digits_BD], latents_BTD4[..., :2], rules.frame_size)
+    return GeneratedClips(video_BTHW, latents_BTD4, bank.labels_N[digits_BD])
 
 
 def draw_digits(seed: int, positions_B: NDArray[np.int64], digits: int, bank_size: int) -> NDArray[np.int64]:
