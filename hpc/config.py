@@ -1,0 +1,397 @@
+"""The configuration of a run: dataclasses are the schema, OmegaConf merges, misspelt keys are errors with a hint.
+
+Merged in this order: defaults of the dataclasses < configs/experiment/NAME.yaml < configs/size/SIZE/MODEL.yaml <
+configs/cluster/NAME.yaml < `key=value` of the command line. A run folder keeps the result as config.yaml, which is
+what every later attempt reads. No torch is imported here: a login node resolves a config in well under a second.
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from odevid.config import MODELS
+
+CONFIG_ROOT = Path(__file__).resolve().parent.parent / "configs"
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be run; the message says what was found, what was expected, what to type."""
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+def _choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
+    _require(value in allowed, f"{name}={value!r}: expected one of {', '.join(map(str, allowed))}")
+
+
+@dataclass
+class MovingMnistConfig:
+    digits: int = 2
+    """Digits per video."""
+    deterministic: bool = False
+    """Mirror reflection at the walls instead of a redrawn velocity."""
+    mnist: str = ""
+    """Folder with the four MNIST idx.gz files; empty: the embedded scikit-learn digits."""
+
+
+@dataclass
+class DataConfig:
+    name: str = "moving-mnist"
+    root: str = ""
+    """A built dataset (a folder or http URL with manifest.json), or the parent folder of several. Default $ODEVID_DATA or data/."""
+    num_frames: int = 15
+    """Frames of a training clip."""
+    workers: int = 2
+    """Loader processes per rank; 0 loads inside the training process."""
+    prefetch: int = 4
+    """Micro-batches each loader process keeps ready."""
+    verify: bool = True
+    """Check the CRC of everything that is read."""
+    max_substitutions: int = 0
+    """Damaged clips that may be replaced over the whole run before it stops; 0: the first one stops it."""
+    shard_url: str = ""
+    """Where the tars are, if not beside the manifest: a template with {shard}, http(s) or pipe:COMMAND (allow it with --allow-pipe)."""
+    moving_mnist: MovingMnistConfig = field(default_factory=MovingMnistConfig)
+
+    def __post_init__(self) -> None:
+        _require(self.num_frames >= 1, f"data.num_frames={self.num_frames}: expected at least 1")
+        _require(self.workers >= 0, f"data.workers={self.workers}: expected 0 or more")
+        _require(self.prefetch >= 1, f"data.prefetch={self.prefetch}: expected at least 1")
+
+
+@dataclass
+class OptimizerConfig:
+    lr: float = 3e-4
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    constant_steps: int = -1
+    """Steps at the full learning rate, which then falls linearly to zero at train.steps; -1: constant to the end."""
+    clip_norm: float = 0.0
+    """Global gradient norm above which gradients are scaled down; 0: no clipping."""
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, f"optimizer.lr={self.lr}: expected a positive number")
+        _require(self.clip_norm >= 0, f"optimizer.clip_norm={self.clip_norm}: expected 0 (off) or a positive norm")
+
+
+@dataclass
+class TrainConfig:
+    recipe: str = "likelihood"
+    """How one step uses models and optimisers (hpc/recipes.py)."""
+    steps: int = 1000
+    """Optimiser steps of the whole schedule."""
+    global_batch: int = 128
+    """Clips per optimiser step over all ranks and accumulation steps."""
+    micro_batch: int = 0
+    """Clips per rank and forward pass; 0: global_batch / ranks."""
+    batchnorm_group: int = 0
+    """Clips whose BatchNorm statistics are pooled; 0: the whole global batch, as published."""
+    precision: str = "fp32"
+    """fp32, or bf16 (autocast; weights stay fp32)."""
+    zero_stage: int = 0
+    """DeepSpeed ZeRO stage 0, 1 or 2."""
+    threads: int = 0
+    """CPU threads per rank; 0: the cores of the machine shared out over its ranks."""
+    deterministic: bool = False
+    """Deterministic GPU kernels: a resume is then bit for bit on the same device type, and slower. CPU runs always are."""
+    resume: str = "auto"
+    """auto: continue when a checkpoint exists; required: it must exist; never: it must not."""
+    max_minutes: float = 0.0
+    """Wall-clock budget of one attempt: it then saves and stops (under SLURM: requeues); 0: none."""
+    max_bad_steps: int = 10
+    """Steps with a non-finite gradient (update skipped) or a loss spike that the run survives."""
+    spike_factor: float = 10.0
+    """A loss further than this many (mean absolute) deviations above its running mean counts as a spike; 0: no spike guard."""
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 1, f"train.steps={self.steps}: expected at least 1")
+        _require(self.global_batch >= 1, f"train.global_batch={self.global_batch}: expected at least 1")
+        _choice("train.precision", self.precision, ("fp32", "bf16"))
+        _choice("train.zero_stage", self.zero_stage, (0, 1, 2))
+        _choice("train.resume", self.resume, ("auto", "required", "never"))
+
+
+@dataclass
+class EvalConfig:
+    every: int = 20_000
+    """Steps between validations; 0: none during training."""
+    clips: int = 64
+    """Clips of a validation (always the same ones)."""
+    num_frames: int = 15
+    """Frames of a validation clip, conditioning included."""
+    samples: int = 10
+    """Futures sampled per clip in a validation."""
+    test_clips: int = 0
+    """Clips of `evaluate`; 0: the whole test split."""
+    test_num_frames: int = 25
+    test_samples: int = 100
+    batch: int = 16
+    """Clips per rank and pass."""
+    chunk: int = 10
+    """Samples of those clips decoded at once: bounds the memory."""
+    pictures: int = 8
+    """Clips shown in the GIF and the strip."""
+    seed: int = 1
+    checkpoint: str = "last"
+    """Weights that `evaluate` and `export` use: last, or best by validation."""
+    best_metric: str = "psnr"
+    """What `best` checkpoints are kept by."""
+    centroid: bool = False
+    """Also the error of the intensity centroid: meaningful for one bright object on black."""
+
+    def __post_init__(self) -> None:
+        _choice("eval.best_metric", self.best_metric, ("psnr", "ssim"))
+        _choice("eval.checkpoint", self.checkpoint, ("last", "best"))
+        for name in ("clips", "samples", "test_samples", "batch", "chunk"):
+            _require(getattr(self, name) >= 1, f"eval.{name}={getattr(self, name)}: expected at least 1")
+
+
+@dataclass
+class CheckpointConfig:
+    every: int = 0
+    """Steps between checkpoints; 0: only by time, at a stop and at the end."""
+    every_minutes: float = 10.0
+    """Minutes between checkpoints; 0: only by steps."""
+    keep_last: int = 2
+    keep_best: int = 1
+    milestone_every: int = 0
+    """Checkpoints at multiples of this step are never deleted; 0: none."""
+
+    def __post_init__(self) -> None:
+        _require(self.keep_last >= 2, f"checkpoint.keep_last={self.keep_last}: expected at least 2 (one may be damaged)")
+
+
+@dataclass
+class LogConfig:
+    every: int = 100
+    """Steps between lines of metrics.jsonl."""
+    wandb: str = "auto"
+    """auto (online with a key and network, else offline), online, offline or disabled."""
+    project: str = "odevid"
+    group: str = ""
+    max_file_mb: int = 64
+    """Size at which metrics.jsonl is rotated."""
+
+    def __post_init__(self) -> None:
+        _choice("log.wandb", self.wandb, ("auto", "online", "offline", "disabled"))
+        _require(self.every >= 1, f"log.every={self.every}: expected at least 1")
+
+
+@dataclass
+class ClusterConfig:
+    nodes: int = 1
+    gpus_per_node: int = -1
+    """-1: as many as this machine shows when local, 8 on SLURM; 0: CPU ranks."""
+    ranks_per_node: int = 1
+    """Ranks of a node without GPUs (with GPUs: one rank each)."""
+    cpus_per_task: int = 4
+    mem_gb: int = 0
+    """Memory per node; 0: the site's default."""
+    time_min: int = 1440
+    partition: str = ""
+    qos: str = ""
+    account: str = ""
+    constraint: str = ""
+    exclude: str = ""
+    reservation: str = ""
+    comment: str = ""
+    setup: list[str] = field(default_factory=list)
+    """Shell lines run before the ranks start (module load ...)."""
+    signal_delay_s: int = 120
+    """Seconds before the time limit at which SLURM sends SIGUSR2."""
+    max_requeues: int = 1000
+    """How many time-outs submitit may requeue."""
+
+    def __post_init__(self) -> None:
+        _require(self.nodes >= 1, f"cluster.nodes={self.nodes}: expected at least 1")
+        _require(self.ranks_per_node >= 1, f"cluster.ranks_per_node={self.ranks_per_node}: expected at least 1")
+        _require(self.time_min >= 1, f"cluster.time_min={self.time_min}: expected at least 1")
+
+
+@dataclass
+class Config:
+    experiment: str = "srvp_smmnist"
+    size: str = ""
+    """Overlay of configs/size: demo (laptop), test (suite); empty: as published."""
+    seed: int = 1
+    model: Any = None
+    data: DataConfig = field(default_factory=DataConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    def __post_init__(self) -> None:
+        constant = self.optimizer.constant_steps
+        _require(
+            constant <= self.train.steps,
+            f"optimizer.constant_steps={constant} is beyond train.steps={self.train.steps}: lower the first or raise the second",
+        )
+
+
+def available(kind: str) -> list[str]:
+    """Names of the YAML files of configs/KIND (`experiment`, `cluster`) or of its folders (`size`)."""
+    folder = CONFIG_ROOT / kind
+    names = (path.stem if path.suffix == ".yaml" else path.name for path in folder.iterdir())
+    return sorted(name for name in names if not name.startswith("_"))
+
+
+def load(experiment: str, size: str = "", cluster: str = "", overrides: list[str] | None = None) -> Config:
+    """Resolve an experiment of configs/ with an overlay, a cluster and `key=value` overrides.
+
+    Raises:
+        ConfigError: unknown experiment, size or key, wrong type, or values that contradict each other.
+    """
+    layers = [("experiment", _read_named("experiment", experiment))]
+    model_name = str(OmegaConf.select(layers[0][1], "model.name", default="srvp"))
+    if size:
+        layers.append(("size", _read_size(size, model_name)))
+    if cluster:
+        layers.append(("cluster", _read_named("cluster", cluster)))
+    layers.append(("command line", _parse_overrides(overrides or [])))
+    merged = _merge(layers)
+    merged.experiment, merged.size = experiment, size
+    return to_config(merged)
+
+
+def load_file(path: Path, overrides: list[str] | None = None) -> Config:
+    """A resolved configuration that `save` wrote, with `key=value` overrides on top."""
+    if not path.is_file():
+        raise ConfigError(f"no {path}: that is not the folder of a started run; give run=DIR of one, or experiment=NAME")
+    return to_config(_merge([(str(path), _read_yaml(path)), ("command line", _parse_overrides(overrides or []))]))
+
+
+def save(config: Config, path: Path) -> None:
+    """Write the resolved configuration as YAML (atomically: another rank may be reading)."""
+    partial = path.with_name(path.name + ".tmp")
+    partial.write_text(to_yaml(config))
+    partial.replace(path)
+
+
+def to_yaml(config: Config) -> str:
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain nested dict of numbers, strings, lists: what checkpoints and W&B keep."""
+    container = OmegaConf.to_container(OmegaConf.structured(config))
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def from_dict(container: dict[str, Any]) -> Config:
+    """Inverse of `to_dict`, with the same checks as a YAML file."""
+    return to_config(_merge([("saved configuration", OmegaConf.create(container))]))
+
+
+def to_config(merged: DictConfig) -> Config:
+    try:
+        config = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error)) from error
+    except (ValueError, TypeError) as error:
+        raise error if isinstance(error, ConfigError) else ConfigError(str(error)) from error
+    assert isinstance(config, Config)
+    return config
+
+
+def _merge(layers: list[tuple[str, DictConfig]]) -> DictConfig:
+    name = next((str(n) for _, layer in reversed(layers) if (n := OmegaConf.select(layer, "model.name"))), "srvp")
+    if name not in MODELS:
+        raise ConfigError(f"model.name={name!r}: expected one of {', '.join(MODELS)}{_hint(name, MODELS)}")
+    merged = OmegaConf.structured(Config(model=MODELS[name]()))
+    for source, layer in layers:
+        _check_keys(layer, merged, source)
+        try:
+            merged = OmegaConf.merge(merged, layer)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{source}: {str(error).splitlines()[0]} (key {error.full_key or '?'})") from error
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _check_keys(layer: DictConfig, schema: DictConfig, source: str, prefix: str = "") -> None:
+    for key in layer:
+        full = f"{prefix}{key}"
+        if key not in schema:
+            raise ConfigError(f"{source}: unknown key {full!r}{_hint(full, all_keys())}")
+        child, expected = layer._get_node(key), schema._get_node(key)
+        if isinstance(child, DictConfig) and isinstance(expected, DictConfig):
+            _check_keys(child, expected, source, f"{full}.")
+
+
+def all_keys(schema: Any = None, prefix: str = "") -> list[str]:
+    """Every dotted key that a user may set, of all models."""
+    if schema is None:
+        schema = Config
+    keys: list[str] = []
+    for item in fields(schema):
+        if item.name == "model":
+            nested: list[Any] = list(MODELS.values())
+        else:
+            default = item.default_factory() if callable(item.default_factory) else item.default
+            nested = [type(default)] if is_dataclass(default) else []
+        keys.append(prefix + item.name)
+        for kind in nested:
+            keys += [key for key in all_keys(kind, f"{prefix}{item.name}.") if key not in keys]
+    return keys
+
+
+def _hint(name: str, candidates: Any) -> str:
+    candidates = list(candidates)
+    near = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
+    if not near and "." not in name:
+        near = [key for key in candidates if key.split(".")[-1] == name][:1]
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _parse_overrides(overrides: list[str]) -> DictConfig:
+    for item in overrides:
+        key, equals, _ = item.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{item!r} is not key=value; for example train.steps=1000")
+        if key not in all_keys():
+            raise ConfigError(f"command line: unknown key {key!r}{_hint(key, all_keys())}")
+    try:
+        return OmegaConf.from_dotlist(overrides)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"command line: {error}") from error
+
+
+def _read_named(kind: str, name: str) -> DictConfig:
+    path = CONFIG_ROOT / kind / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(f"{kind}={name}: no such file in configs/{kind}; there are {', '.join(available(kind))}{_hint(name, available(kind))}")
+    return _read_yaml(path)
+
+
+def _read_size(size: str, model_name: str) -> DictConfig:
+    if size not in available("size"):
+        raise ConfigError(f"size={size}: expected one of {', '.join(available('size'))}, or nothing for the published size")
+    path = CONFIG_ROOT / "size" / size / f"{model_name}.yaml"
+    if not path.is_file():
+        raise ConfigError(f"size={size}: there is no such overlay for model {model_name} ({path.name} in configs/size/{size})")
+    return _read_yaml(path)
+
+
+def _read_yaml(path: Path) -> DictConfig:
+    try:
+        loaded = OmegaConf.load(path)
+    except (OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if not isinstance(loaded, DictConfig):
+        raise ConfigError(f"{path}: expected a mapping of keys to values")
+    return loaded

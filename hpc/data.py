@@ -1,0 +1,111 @@
+"""The data of a run: where the dataset is, building it if we may, sources and loaders, and frames on the device.
+
+In: `DataConfig`. Out: clip sources of its splits. Moving MNIST is small and free, so missing shards of it are built
+under a lock; any other missing dataset is an error with the command that builds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpc.config import ConfigError, DataConfig
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from shards.source import ClipSource
+
+MOVING_MNIST = "moving-mnist"
+
+
+def dataset_root(data: DataConfig) -> str:
+    """Folder (or URL) of the dataset: data.root itself if it holds a manifest, else its subfolder for this dataset."""
+    parent = data.root or os.environ.get("ODEVID_DATA", "data")
+    if parent.startswith(("http://", "https://")) or (Path(parent) / "manifest.json").is_file():
+        return parent
+    return str(Path(parent) / dataset_folder(data))
+
+
+def dataset_folder(data: DataConfig) -> str:
+    """Name of the dataset's folder; variants of Moving MNIST have their own."""
+    if data.name != MOVING_MNIST:
+        return data.name
+    variant = data.moving_mnist
+    motion = "deterministic" if variant.deterministic else "stochastic"
+    bank = "mnist" if variant.mnist else "sklearn"
+    return f"{MOVING_MNIST}-{bank}-{variant.digits}digit-{motion}"
+
+
+def build_command(data: DataConfig) -> str:
+    """What a user types to build the dataset."""
+    root = dataset_root(data)
+    if data.name != MOVING_MNIST:
+        return f"python -m shards build {data.name} --raw RAW_FOLDER --out {root}"
+    variant = data.moving_mnist
+    motion = "--deterministic" if variant.deterministic else "--stochastic"
+    mnist = f" --mnist {variant.mnist}" if variant.mnist else ""
+    return f"python -m shards build {MOVING_MNIST} --out {root} --digits {variant.digits} {motion}{mnist}"
+
+
+def ensure_dataset(data: DataConfig) -> str:
+    """The dataset's root, after building it if it is Moving MNIST and missing.
+
+    Raises:
+        ConfigError: another dataset is missing; the message is the command that builds it.
+    """
+    root = dataset_root(data)
+    if root.startswith(("http://", "https://")) or (Path(root) / "manifest.json").is_file():
+        return root
+    if data.name != MOVING_MNIST:
+        raise ConfigError(f"no dataset at {root} (expected manifest.json there). Build it with\n    {build_command(data)}\nor set data.root")
+    with _locked(Path(root)):
+        if not (Path(root) / "manifest.json").is_file():
+            _build_moving_mnist(data, Path(root))
+    return root
+
+
+def open_split(data: DataConfig, split: str, num_frames: int, allow_pipe: list[str]) -> ClipSource:
+    """The clips of a split as this run reads them."""
+    from shards import open_source
+
+    return open_source(
+        dataset_root(data),
+        split,
+        num_frames,
+        verify=data.verify,
+        max_substitutions=data.max_substitutions,
+        shard_url=data.shard_url or None,
+        allow_pipe=allow_pipe,
+    )
+
+
+def to_unit_range(arrays: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """Arrays on the device; uint8 video becomes float32 in [0, 1] there, not on the host."""
+    moved = {name: tensor.to(device, non_blocking=True) for name, tensor in arrays.items()}
+    return {name: tensor.float() / 255 if tensor.dtype.itemsize == 1 else tensor for name, tensor in moved.items()}
+
+
+def _build_moving_mnist(data: DataConfig, root: Path) -> None:
+    from shards.build_moving_mnist import build_moving_mnist
+
+    variant = data.moving_mnist
+    build_moving_mnist(
+        root,
+        mnist=Path(variant.mnist) if variant.mnist else None,
+        digits=variant.digits,
+        deterministic=variant.deterministic,
+    )
+
+
+@contextlib.contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    root.parent.mkdir(parents=True, exist_ok=True)
+    with (root.parent / f".{root.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

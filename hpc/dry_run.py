@@ -1,0 +1,78 @@
+"""`--dry-run`: one page that shows everything a launch would do, and starts nothing."""
+
+from __future__ import annotations
+
+from hpc import config as configs
+from hpc.config import Config, ConfigError
+from hpc.data import build_command, dataset_root
+from hpc.plan import plan_batches
+from hpc.run_folder import RunFolder
+
+ADAM_BYTES = 16
+"""fp32 weight, gradient and two moments per parameter, while training."""
+CHECKPOINT_BYTES = 12
+"""fp32 weight and two moments per parameter, on the disk."""
+
+
+def describe(config: Config, folder: RunFolder, where: str, world_size: int) -> str:
+    """The page."""
+    plan = plan_batches(
+        config.train.global_batch, world_size, config.train.micro_batch, config.train.batchnorm_group
+    )
+    sections = {
+        "resolved configuration": configs.to_yaml(config).rstrip(),
+        "run folder": str(folder.path),
+        "where": f"{where}, {world_size} ranks",
+        "batches": str(plan),
+        "data": _data(config),
+        "model": _model(config),
+    }
+    if where == "slurm":
+        sections["sbatch script"] = _sbatch(config, folder, world_size)
+    return "\n\n".join(f"# {title}\n{text}" for title, text in sections.items())
+
+
+def _data(config: Config) -> str:
+    from shards.manifest import MANIFEST_FILE, Manifest
+
+    root = dataset_root(config.data)
+    if "://" in root:
+        return f"{root}: checked when the run starts"
+    from pathlib import Path
+
+    if not (Path(root) / MANIFEST_FILE).is_file():
+        return f"{root}: not built yet; {build_command(config.data)}"
+    manifest = Manifest.load(Path(root))
+    counts = ", ".join(f"{split} {sum(s.samples for s in infos)} samples" for split, infos in manifest.splits.items())
+    return f"{root}: {manifest.name}, {counts}, fingerprint {manifest.fingerprint[:12]}"
+
+
+def _model(config: Config) -> str:
+    import torch
+
+    from odevid import build_model
+
+    with torch.device("meta"):
+        model = build_model(config.model)
+    parameters = sum(p.numel() for p in model.parameters())
+    frame = 64 * 64 * getattr(config.model, "nc", 1)
+    batch = config.train.global_batch * config.data.num_frames * frame
+    return (
+        f"{config.model.name}: {parameters:,} parameters\n"
+        f"weights, gradients and Adam moments {parameters * ADAM_BYTES / 2**20:.0f} MiB per rank "
+        f"(ZeRO {config.train.zero_stage}); activations come on top\n"
+        f"uint8 frames {batch / 2**20:.1f} MiB per step over all ranks\n"
+        f"checkpoint about {parameters * CHECKPOINT_BYTES / 2**20:.0f} MiB, "
+        f"{config.checkpoint.keep_last + config.checkpoint.keep_best} kept"
+        + (f", and one every {config.checkpoint.milestone_every} steps for good" if config.checkpoint.milestone_every else "")
+    )
+
+
+def _sbatch(config: Config, folder: RunFolder, world_size: int) -> str:
+    from hpc.submit import sbatch_text
+    from hpc.task import Task
+
+    try:
+        return sbatch_text(Task("train", str(folder.path)), folder, config, world_size).rstrip()
+    except (RuntimeError, OSError) as error:
+        raise ConfigError(f"the batch script cannot be made here: {error}") from error

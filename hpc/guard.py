@@ -1,0 +1,71 @@
+"""Watches the steps of a run for non-finite gradients and spikes, within a budget.
+
+In: the global gradient norm of each update, equal on all ranks. Out: a verdict, equal on all ranks. A non-finite
+gradient was not applied by the engine; a spike was, and is reported. Over the budget the run stops with the batch's
+keys at hand, before weeks are spent on a diverged model.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+WARMUP_STEPS = 100
+MEMORY = 0.99
+
+
+class BudgetExceeded(RuntimeError):
+    """More bad steps than train.max_bad_steps."""
+
+
+class Guard:
+    def __init__(self, max_bad_steps: int, spike_factor: float) -> None:
+        self.max_bad_steps = max_bad_steps
+        self.spike_factor = spike_factor
+        self.bad_steps = 0
+        self._seen = 0
+        self._mean = 0.0
+        self._deviation = 0.0
+
+    def inspect(self, grad_norm: float) -> str | None:
+        """What is wrong with this step, if anything; counts it."""
+        reason = self._reason(grad_norm)
+        if reason is not None:
+            self.bad_steps += 1
+        if math.isfinite(grad_norm):
+            self._learn(grad_norm)
+        return reason
+
+    def check_budget(self, step: int, reason: str, keys: list[str]) -> None:
+        """
+        Raises:
+            BudgetExceeded: this bad step was one too many.
+        """
+        if self.bad_steps > self.max_bad_steps:
+            raise BudgetExceeded(
+                f"step {step}: {reason}; that is bad step number {self.bad_steps}, train.max_bad_steps={self.max_bad_steps}. "
+                f"Clips of this batch: {', '.join(keys[:16])}{' ...' if len(keys) > 16 else ''}. "
+                "Lower optimizer.lr or set optimizer.clip_norm, or look at these clips; the last checkpoint is intact"
+            )
+
+    def state(self) -> dict[str, Any]:
+        return {"bad_steps": self.bad_steps, "seen": self._seen, "mean": self._mean, "deviation": self._deviation}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.bad_steps, self._seen = state["bad_steps"], state["seen"]
+        self._mean, self._deviation = state["mean"], state["deviation"]
+
+    def _reason(self, grad_norm: float) -> str | None:
+        if not math.isfinite(grad_norm):
+            return "non-finite gradient, update not applied"
+        threshold = self._mean + self.spike_factor * self._deviation
+        if self.spike_factor and self._seen >= WARMUP_STEPS and grad_norm > threshold:
+            return f"gradient norm {grad_norm:.3g} spiked (usual {self._mean:.3g}, threshold {threshold:.3g})"
+        return None
+
+    def _learn(self, grad_norm: float) -> None:
+        """Running mean and mean absolute deviation; the early ones are plain averages."""
+        self._seen += 1
+        weight = max(1 - MEMORY, 1 / self._seen)
+        self._mean += weight * (grad_norm - self._mean)
+        self._deviation += weight * (abs(grad_norm - self._mean) - self._deviation)

@@ -1,0 +1,83 @@
+"""Runs a task on this machine, one process per rank, without SLURM.
+
+In: a task and a number of ranks. Out: the exit code. Signals sent to the launcher are passed on to every rank, which
+agree among themselves what to do; a rank that dies ends the others at once instead of leaving them in a collective.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from hpc.rendezvous import Ranks, free_port
+from hpc.run_folder import RunFolder
+from hpc.task import Task
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+POLL_S = 0.1
+
+
+def run_ranks(task: Task, folder: RunFolder, world_size: int) -> int:
+    """Start the ranks, wait for them; the first non-zero exit code, else 0."""
+    port = free_port()
+    with contextlib.ExitStack() as files:
+        ranks = [_start(task, folder, rank, world_size, port, files) for rank in range(world_size)]
+        with _forwarding(ranks):
+            try:
+                return _wait(ranks, folder)
+            finally:
+                for process in ranks:
+                    process.kill()
+
+
+def _start(
+    task: Task, folder: RunFolder, rank: int, world_size: int, port: int, files: contextlib.ExitStack
+) -> subprocess.Popen[bytes]:
+    environ = dict(os.environ, ODEVID_LAUNCHER="local")
+    Ranks(rank, rank, world_size, world_size, "127.0.0.1", port).export(environ)
+    root = str(Path(__file__).resolve().parent.parent)
+    environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [environ.get("PYTHONPATH")])])
+    output = None
+    if rank:
+        folder.logs.mkdir(parents=True, exist_ok=True)
+        output = files.enter_context((folder.logs / f"rank-{rank}.log").open("ab"))
+    command = [sys.executable, "-m", "hpc.worker", json.dumps(dataclasses.asdict(task))]
+    return subprocess.Popen(command, env=environ, stdout=output, stderr=output, start_new_session=True)
+
+
+def _wait(ranks: list[subprocess.Popen[bytes]], folder: RunFolder) -> int:
+    while True:
+        codes = [process.poll() for process in ranks]
+        for rank, code in enumerate(codes):
+            if code:
+                where = f"; its output is in {folder.logs / f'rank-{rank}.log'}" if rank else ""
+                print(f"rank {rank} ended with code {code}{where}; ending the others", file=sys.stderr, flush=True)
+                return code if code > 0 else 128 - code
+        if all(code == 0 for code in codes):
+            return 0
+        time.sleep(POLL_S)
+
+
+@contextlib.contextmanager
+def _forwarding(ranks: list[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """Pass signals on to the ranks, which live in sessions of their own."""
+
+    def forward(number: int, frame: object) -> None:
+        for process in ranks:
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(number)
+
+    former = {number: signal.signal(number, forward) for number in FORWARDED}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)

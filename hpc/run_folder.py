@@ -1,0 +1,72 @@
+"""Where everything of a run lies. The folder is the run: whoever has it can resume, evaluate and report.
+
+    config.yaml       resolved configuration, what every attempt reads
+    metrics.jsonl     the truth about what happened, one line per record
+    checkpoints/      step-000001000/ ...
+    pictures/         samples of the validations
+    evaluation/       tables, curves and pictures of `evaluate`
+    model.pt          exported weights with their configuration: odevid.load(path)
+    logs/             output of each rank
+    wandb/            offline mirror
+    STOP              touch it to stop the run after a save
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from hpc.config import ConfigError
+
+
+class RunFolder:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.checkpoints = path / "checkpoints"
+        self.pictures = path / "pictures"
+        self.evaluation = path / "evaluation"
+        self.logs = path / "logs"
+        self.model = path / "model.pt"
+        self.stop = path / "STOP"
+        self.pipes = path / "allowed_pipes.txt"
+
+    def create(self) -> None:
+        for folder in (self.path, self.pictures, self.logs):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def allowed_pipes(self) -> list[str]:
+        """Command prefixes that the command line allowed for `pipe:` shards."""
+        return self.pipes.read_text().splitlines() if self.pipes.is_file() else []
+
+    def next_attempt(self) -> int:
+        """Number of this attempt, counted from 1 in a file. Call once per attempt, on rank 0."""
+        counter = self.path / "attempts"
+        attempt = (int(counter.read_text()) if counter.is_file() else 0) + 1
+        partial = counter.with_name("attempts.tmp")
+        partial.write_text(str(attempt))
+        os.replace(partial, counter)
+        return attempt
+
+
+def new_run_folder(experiment: str, base: Path = Path("runs")) -> Path:
+    """runs/EXPERIMENT/TIME, with a suffix if two start in one second."""
+    stem = base / experiment / time.strftime("%Y%m%d-%H%M%S")
+    path, number = stem, 1
+    while path.exists():
+        number += 1
+        path = stem.with_name(f"{stem.name}-{number}")
+    return path
+
+
+def existing_run(run: str) -> RunFolder:
+    """The folder of a started run.
+
+    Raises:
+        ConfigError: it is not one.
+    """
+    folder = RunFolder(Path(run).resolve())
+    if not folder.config.is_file():
+        raise ConfigError(f"run={run}: no config.yaml there, so it is not a run folder; runs started here are under runs/")
+    return folder

@@ -1,0 +1,324 @@
+"""The training loop: fetch, step, observe, maybe evaluate, maybe save, maybe stop.
+
+In: a run folder with its config, a `World`. Out: checkpoints, journal, pictures, an exported model, and an `Outcome`
+that says whether the schedule is finished or why it stopped. The loop knows recipes, not models.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hpc import config as configs
+from hpc.checkpoint.errors import CheckpointWriteError
+from hpc.checkpoint.store import CheckpointStore
+from hpc.checkpoint.writer import BackgroundWriter
+from hpc.config import Config
+from hpc.data import open_split, to_unit_range
+from hpc.distributed import World, peak_memory_bytes
+from hpc.evaluation import Evaluation, EvaluationStopped, Protocol, evaluate
+from hpc.guard import Guard
+from hpc.plan import plan_batches
+from hpc.recipes import RECIPES, MicroBatch, StepResult
+from hpc.results import write_validation_pictures
+from hpc.run_folder import RunFolder
+from hpc.schedule import lr_factor
+from hpc.stop import StopCause, StopFlag
+from hpc.tracking.meters import Meters
+from hpc.tracking.tracker import Tracker
+from hpc.version import code_version
+from shards.loader import Loader
+from shards.substitution import SubstitutionLedger
+
+STATE_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    step: int
+    cause: StopCause | None
+    """None: the schedule is finished."""
+
+
+def train(config: Config, folder: RunFolder, world: World, stop: StopFlag) -> Outcome:
+    """Train until the schedule ends or the ranks agree to stop. Collective."""
+    with Trainer(config, folder, world, stop) as trainer:
+        return trainer.run()
+
+
+class Trainer:
+    def __init__(self, config: Config, folder: RunFolder, world: World, stop: StopFlag) -> None:
+        self.config, self.folder, self.world, self.stop = config, folder, world, stop
+        self.plan = plan_batches(
+            config.train.global_batch, world.size, config.train.micro_batch, config.train.batchnorm_group
+        )
+        _set_determinism(config, world)
+        self.recipe = RECIPES[config.train.recipe](config, self.plan, world)
+        self.store = CheckpointStore(
+            folder.checkpoints,
+            keep_last=config.checkpoint.keep_last,
+            keep_best=config.checkpoint.keep_best,
+            milestone_every=config.checkpoint.milestone_every,
+            best_metric=config.eval.best_metric,
+        )
+        self.writer = BackgroundWriter(self.store)
+        self.guard = Guard(config.train.max_bad_steps, config.train.spike_factor)
+        self.ledger = SubstitutionLedger(config.data.max_substitutions)
+        self.meters = Meters(world.device)
+        self.step = 0
+        self.samples_consumed = 0
+        self.validated_step = 0
+        self.saved_step = -1
+        self.best: float | None = None
+        self.last_save = time.monotonic()
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> Trainer:
+        self._exits = contextlib.ExitStack()
+        attempt = self.world.on_rank_0(self.folder.next_attempt)
+        tracker = Tracker(
+            self.folder.path,
+            attempt,
+            self.config.log,
+            configs.to_dict(self.config),
+            rank=self.world.rank,
+            total_steps=self.config.train.steps,
+        )
+        self.tracker = self._exits.enter_context(tracker)
+        self._resume()
+        self.tracker.start(self.step, {"world_size": self.world.size, "plan": str(self.plan), "code": code_version()})
+        allow = self.folder.allowed_pipes()
+        source = open_split(self.config.data, "train", self.config.data.num_frames, allow)
+        source.quarantine(self.ledger.records)
+        self.loader = self._exits.enter_context(
+            Loader(
+                source,
+                seed=self.config.seed,
+                global_batch=self.plan.global_batch,
+                micro_batch=self.plan.micro_batch,
+                rank=self.world.rank,
+                world_size=self.world.size,
+                workers=self.config.data.workers,
+                prefetch=self.config.data.prefetch,
+                pin_memory=self.world.device.type == "cuda",
+            )
+        )
+        self.validation = open_split(self.config.data, "valid", self.config.eval.num_frames, allow)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._exits.close()
+
+    def run(self) -> Outcome:
+        batches = self.loader.batches(self.samples_consumed)
+        while self.step < self.config.train.steps:
+            micro_batches = self._fetch(batches)
+            result = self._advance(micro_batches)
+            self._observe(result, micro_batches)
+            if self._due_validation() and not self._validate():
+                return self._end(self._agreed_cause())
+            if cause := self._agreed_cause():
+                return self._end(cause)
+        return self._end(None)
+
+    # -- one step --------------------------------------------------------------------------------------------------
+
+    def _fetch(self, batches: Iterator[Any]) -> list[MicroBatch]:
+        """The micro-batches of the next optimiser step, on the device."""
+        fetched = []
+        for accumulated in range(self.plan.accumulation):
+            with self.meters.waiting():
+                batch = next(batches)
+            self._note_substitutions(batch.substitutions)
+            arrays = to_unit_range(batch.arrays, self.world.device)
+            fetched.append(MicroBatch(arrays, batch.keys, self.plan.rows(self.world.rank, accumulated)))
+        return fetched
+
+    def _advance(self, micro_batches: list[MicroBatch]) -> StepResult:
+        self.recipe.set_lr(lr_factor(self.config.optimizer, self.step, self.config.train.steps))
+        result = self.recipe.step(micro_batches, self.step)
+        self.step += 1
+        self.samples_consumed += self.plan.global_batch
+        return result
+
+    def _observe(self, result: StepResult, micro_batches: list[MicroBatch]) -> None:
+        norms = {f"grad_norm/{name}": update.grad_norm for name, update in result.updates.items()}
+        for update in result.updates.values():
+            if reason := self.guard.inspect(update.grad_norm):
+                self._report_bad_step(reason, micro_batches)
+        frames = self.plan.global_batch * self.config.data.num_frames
+        self.meters.update(result.terms, norms, frames)
+        if self.step % self.config.log.every == 0 or self.step == self.config.train.steps:
+            self._log()
+
+    def _log(self) -> None:
+        """One line of the journal: means since the last one, over all ranks."""
+        parts = self.world.gather(self.meters.collect())
+        scalars = {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
+        scalars["data_wait_share_max"] = max(part["data_wait_share"] for part in parts)
+        scalars["lr"] = self.config.optimizer.lr * lr_factor(self.config.optimizer, self.step - 1, self.config.train.steps)
+        scalars["memory_gib"] = max(self.world.gather(peak_memory_bytes(self.world.device))) / 2**30
+        scalars["samples_consumed"] = self.samples_consumed
+        scalars["bad_steps"] = self.guard.bad_steps
+        scalars["substitutions"] = len(self.ledger.records)
+        self.tracker.log("train", self.step, scalars)
+
+    def _report_bad_step(self, reason: str, micro_batches: list[MicroBatch]) -> None:
+        keys = [key for part in self.world.gather([k for b in micro_batches for k in b.keys]) for key in part]
+        self.tracker.event("bad_step", self.step, {"reason": reason, "keys": keys})
+        self.guard.check_budget(self.step, reason, keys)
+
+    def _note_substitutions(self, mine: list[Any]) -> None:
+        """Put the substitutes of all ranks into every rank's ledger, so that a resume replays them anywhere."""
+        if not self.config.data.max_substitutions:
+            return
+        if not self.world.all_max([len(mine)])[0]:
+            return
+        for record in [record for part in self.world.gather(mine) for record in part]:
+            if self.ledger.add(record):
+                self.tracker.event("substitution", self.step, record.to_dict())
+
+    # -- evaluate --------------------------------------------------------------------------------------------------
+
+    def _due_validation(self) -> bool:
+        every = self.config.eval.every
+        return bool(every) and self.step % every == 0 and self.validated_step != self.step
+
+    def _validate(self) -> bool:
+        """False when the ranks agreed to stop before it was complete; it is then made up for after the resume."""
+        try:
+            found = evaluate(
+                self.recipe.predictor,  # type: ignore[arg-type]
+                self.validation,
+                self._protocol(),
+                self.world,
+                autocast=next(iter(self.recipe.engines.values())).autocast,
+                stopping=lambda: self.stop.agree(self._all_max) is not None,
+                progress=self.tracker.progress("validation"),
+            )
+        except EvaluationStopped:
+            return False
+        self.validated_step = self.step
+        self._record_validation(found)
+        return True
+
+    def _record_validation(self, found: Evaluation) -> None:
+        scalars = found.scalars()
+        self.tracker.log("eval", self.step, scalars)
+        if self.world.rank == 0:
+            for name, path in write_validation_pictures(found, self.folder.pictures, self.step).items():
+                self.tracker.video(self.step, name, path)
+        value = scalars[self.config.eval.best_metric]
+        if self.best is None or value > self.best:
+            self.best = value
+            if self.config.checkpoint.keep_best:
+                self._save({self.config.eval.best_metric: value})
+
+    def _protocol(self) -> Protocol:
+        settings = self.config.eval
+        return Protocol(
+            num_clips=min(settings.clips, len(self.validation)),
+            num_context=self.config.model.nt_cond,
+            num_frames=settings.num_frames,
+            samples=settings.samples,
+            batch=settings.batch,
+            chunk=settings.chunk,
+            seed=settings.seed,
+            centroid=settings.centroid,
+            pictures=settings.pictures,
+        )
+
+    # -- save and stop ---------------------------------------------------------------------------------------------
+
+    def _agreed_cause(self) -> StopCause | None:
+        """Save if it is time, and ask the ranks whether to stop: one small collective per step."""
+        due = self.world.rank == 0 and self._save_is_due()
+        due_anywhere, code = self.world.all_max([int(due), self.stop.local_code()])
+        if due_anywhere:
+            self._save({})
+        return self.stop.decode(code)
+
+    def _save_is_due(self) -> bool:
+        settings = self.config.checkpoint
+        by_step = settings.every and self.step % settings.every == 0 and self.saved_step != self.step
+        by_time = settings.every_minutes and time.monotonic() - self.last_save > 60 * settings.every_minutes
+        return bool(by_step or by_time)
+
+    def _save(self, metrics: dict[str, float]) -> None:
+        """Gather the state at this step boundary and hand it to rank 0's writer thread. Collective."""
+        state = self._state()
+        self.saved_step, self.last_save = self.step, time.monotonic()
+        if self.world.rank == 0:
+            meta = {"metrics": metrics, "attempt": self.tracker.attempt, "code_version": state["code_version"]}
+            with self._forgiving():
+                self.writer.submit(self.step, state, meta)
+
+    @contextlib.contextmanager
+    def _forgiving(self) -> Iterator[None]:
+        """A save that the disk refused is a loud warning, not the end: the older checkpoints are intact."""
+        try:
+            yield
+        except CheckpointWriteError as error:
+            self.tracker.event("save_failed", self.step, {"error": str(error)}, warn=True)
+
+    def _end(self, cause: StopCause | None) -> Outcome:
+        """Save what is not saved, wait until it is durable, say goodbye."""
+        if self.saved_step != self.step:
+            self._save({})
+        if self.world.rank == 0:
+            with self._forgiving():
+                self.writer.wait()
+            if cause is None:
+                self._export()
+        self.tracker.event("finished" if cause is None else "stopped", self.step, {"cause": cause.name if cause else "schedule"})
+        self.world.barrier()
+        return Outcome(self.step, cause)
+
+    def _export(self) -> None:
+        from odevid import save_model
+
+        save_model(self.folder.model, self.config.model, self.recipe.predictor.state_dict())
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "format": STATE_FORMAT,
+            "step": self.step,
+            "samples_consumed": self.samples_consumed,
+            "engines": {name: engine.state() for name, engine in self.recipe.engines.items()},
+            "substitutions": self.ledger.state_dict(),
+            "guard": self.guard.state(),
+            "validated_step": self.validated_step,
+            "best": self.best,
+            "config": configs.to_dict(self.config),
+            "code_version": code_version(),
+        }
+
+    def _resume(self) -> None:
+        """Continue from the newest complete checkpoint that rank 0 finds, if the config lets us. Collective."""
+        chosen = self.world.on_rank_0(lambda: self.store.select(self.config.train.resume))  # type: ignore[arg-type]
+        if chosen is None:
+            return
+        state = self.store.read(chosen)
+        for name, engine in self.recipe.engines.items():
+            engine.load_state(state["engines"][name])
+        self.step, self.samples_consumed = state["step"], state["samples_consumed"]
+        self.validated_step, self.best = state["validated_step"], state["best"]
+        self.guard.load_state(state["guard"])
+        self.ledger.load_state_dict(state["substitutions"])
+        self.saved_step = self.step
+
+    def _all_max(self, code: int) -> int:
+        return self.world.all_max([code])[0]
+
+
+def _set_determinism(config: Config, world: World) -> None:
+    torch.manual_seed(config.seed)
+    if world.device.type == "cuda":
+        torch.backends.cudnn.benchmark = not config.train.deterministic
+        torch.use_deterministic_algorithms(config.train.deterministic)

@@ -1,0 +1,35 @@
+"""One rank started by the local launcher: `python -m hpc.worker TASK_JSON`."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+
+from hpc.config import ConfigError
+from hpc.task import Task
+
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    _die_with_parent()
+    try:
+        return Task(**json.loads(sys.argv[1]))().exit_code
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _die_with_parent() -> None:
+    """A launcher that is killed takes its ranks along (Linux only; elsewhere they run on)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == 1:
+            sys.exit("the launcher is gone")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""The learning rate is SRVP's published schedule, as a pure function of the step."""
+
+from __future__ import annotations
+
+import torch
+
+from hpc.config import OptimizerConfig
+from hpc.schedule import lr_factor
+
+
+def test_schedule_equals_lambda_lr_stepped_from_the_burnin_iteration_on():
+    burnin, decay = 5, 4
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: max(0, (decay - i) / decay))
+    expected = []
+    for iteration in range(1, burnin + decay + 1):  # the published loop counts from 1
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if iteration >= burnin:
+            scheduler.step()
+    config = OptimizerConfig(constant_steps=burnin)
+    assert [lr_factor(config, step, burnin + decay) for step in range(burnin + decay)] == expected
+    assert expected[-1] == 0.0
+
+
+def test_without_constant_steps_the_rate_never_falls():
+    assert {lr_factor(OptimizerConfig(), step, 10) for step in range(10)} == {1.0}
