@@ -15,18 +15,23 @@ Axes: B clips, T frames, D digits per clip, N = B * D moving points, C channels,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shards.bouncing import Trajectory, bounce
 from shards.digits import DIGIT_SIZE, DigitBank
+from shards.errors import ShardError
 from shards.hashing import mix, uniform_int
-from shards.manifest import ArraySpec, video_spec
+from shards.manifest import ArraySpec, Manifest, video_spec
 from shards.source import Fetched
 from shards.sprites import draw_sprites
+
+if TYPE_CHECKING:
+    from shards.reader import ClipTable
 
 NOMINAL_LENGTH = 500_000  # clips per "epoch", as in the published code; the stream is endless
 READING_SEED = 0x5EED_0F_C11B5  # seed of the clips that read() gives, whatever the seed of the training
@@ -44,6 +49,9 @@ class MotionRules:
         deterministic: reflect at the walls; otherwise draw a new speed there.
         frame_size: side of the square frame, in pixels.
         max_speed: largest component of a speed, in pixels per frame.
+
+    Raises:
+        ShardError: a number is out of range.
     """
 
     digits: int = 2
@@ -53,11 +61,11 @@ class MotionRules:
 
     def __post_init__(self) -> None:
         if self.digits < 1:
-            raise ValueError(f"digits={self.digits}: a clip needs at least one digit")
+            raise ShardError(f"digits={self.digits}: a clip needs at least one digit")
         if self.frame_size < DIGIT_SIZE:
-            raise ValueError(f"frame_size={self.frame_size}: a digit of {DIGIT_SIZE} pixels does not fit")
+            raise ShardError(f"frame_size={self.frame_size}: a digit of {DIGIT_SIZE} pixels does not fit")
         if self.max_speed < 0:
-            raise ValueError(f"max_speed={self.max_speed}: must be 0 or more pixels per frame")
+            raise ShardError(f"max_speed={self.max_speed}: must be 0 or more pixels per frame")
 
     @property
     def limit(self) -> int:
@@ -112,6 +120,48 @@ class MovingMnistClips:
     def read(self, indices: Sequence[int]) -> Fetched:
         """Clips ``indices`` of one fixed stream, the same for every training seed."""
         return self.fetch(np.asarray(indices, dtype=np.int64), READING_SEED)
+
+
+def is_endless(manifest: Manifest, split: str) -> bool:
+    """Whether a split holds digits to make clips of, instead of clips."""
+    return "digits" in manifest.split(split).arrays
+
+
+def open_endless(manifest: Manifest, table: ClipTable, num_frames: int) -> MovingMnistClips:
+    """The source that draws clips from the digits of a split.
+
+    Args:
+        manifest: of a dataset of build_moving_mnist.py; its provenance holds the rules of the motion.
+        table: the split's samples: blocks of digits and their labels.
+        num_frames: frames per clip.
+
+    Raises:
+        ShardError: the manifest does not tell the rules, or a block of digits is damaged.
+    """
+    rules = _rules_from(manifest.provenance.get("generator"))
+    blocks = [_read_block(table, number) for number in range(len(table))]
+    images_NHW, labels_N = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    return MovingMnistClips(DigitBank(images_NHW, labels_N, origin=manifest.name), num_frames, rules)
+
+
+def _read_block(table: ClipTable, number: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Digits and labels of one sample."""
+    shapes = table.shapes(number)
+    images_NHW, labels_N = (np.empty(shapes[name], dtype=np.uint8) for name in ("digits", "labels"))
+    table.read_into(number, "digits", 0, images_NHW)
+    table.read_into(number, "labels", 0, labels_N)
+    return images_NHW, labels_N
+
+
+def _rules_from(settings: Any) -> MotionRules:
+    """The rules of the motion as a manifest tells them."""
+    wanted = {field.name: type(field.default) for field in fields(MotionRules)}
+    found = {name: type(value) for name, value in settings.items()} if isinstance(settings, Mapping) else settings
+    if found != wanted:
+        expected = ", ".join(f"{name} ({kind.__name__})" for name, kind in wanted.items())
+        problem = f"provenance.generator of the manifest is {settings!r}; endless clips need {expected}"
+        raise ShardError(problem, remedy="Build the dataset again: python -m shards build moving-mnist --help")
+    return MotionRules(**settings)
 
 
 def generate_clips(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from shards.digits import DigitBank, sklearn_banks
+from shards.errors import ShardError
 from shards.moving_mnist import NOMINAL_LENGTH, MotionRules, MovingMnistClips, draw_digits, draw_motion
 
 MANY = 20_000
@@ -154,7 +155,7 @@ def test_fingerprint_tells_banks_and_rules_apart(banks):
 @pytest.mark.parametrize("rules", [{"digits": 0}, {"frame_size": 20}, {"max_speed": -1}])
 def test_impossible_rules_are_errors_that_name_the_number(rules):
     ((name, value),) = rules.items()
-    with pytest.raises(ValueError, match=f"{name}={value}"):
+    with pytest.raises(ShardError, match=f"{name}={value}"):
         MotionRules(**rules)
 
 
