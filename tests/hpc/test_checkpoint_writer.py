@@ -102,7 +102,9 @@ BackgroundWriter(Slow(pathlib.Path({str(tmp_path)!r}), keep_last=2)).submit(5, {
 """
     subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, timeout=60)
     store = CheckpointStore(tmp_path, keep_last=2)
-    assert torch.equal(store.read(store.newest())["w"], torch.ones(3))
+    newest = store.newest()
+    assert newest is not None
+    assert torch.equal(store.read(newest)["w"], torch.ones(3))
 
 
 def test_the_loop_computes_while_the_write_goes_on(tmp_path):
