@@ -93,7 +93,7 @@ def encode(array: NDArray[Any], kind: Kind, *, crf: int = _DEFAULT_CRF, fps: flo
     return data
 
 
-def decode(data: bytes, kind: Kind, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+def decode(data: bytes | bytearray, kind: Kind, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
     """The array of a tar member; it may be read-only.
 
     Args:
@@ -115,7 +115,7 @@ def decode(data: bytes, kind: Kind, dtype: str, shape: tuple[int, ...]) -> NDArr
     return np.frombuffer(data, dtype=np.dtype(dtype).newbyteorder("<")).reshape(shape)
 
 
-def decode_frames(data: bytes, stop: int | None = None, *, gray: bool | None = None) -> NDArray[np.uint8]:
+def decode_frames(data: bytes | bytearray, stop: int | None = None, *, gray: bool | None = None) -> NDArray[np.uint8]:
     """The first ``stop`` frames of any video that FFmpeg reads.
 
     Args:
@@ -171,14 +171,14 @@ def _encode_mp4(frames_TCHW: NDArray[np.uint8], crf: int, fps: float | None) -> 
     return file.getvalue()
 
 
-def _decode_mp4(data: bytes, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+def _decode_mp4(data: bytes | bytearray, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     frames_TCHW = decode_frames(data, shape[0], gray=shape[1] == 1)
     if frames_TCHW.shape != tuple(shape):
         raise DamageError(f"found a video of shape {frames_TCHW.shape}, expected {tuple(shape)}")
     return frames_TCHW
 
 
-def _decompress(data: bytes, expected: int) -> bytes:
+def _decompress(data: bytes | bytearray, expected: int) -> bytes:
     import zstandard
 
     try:
