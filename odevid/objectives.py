@@ -15,6 +15,11 @@ from torch import Tensor
 MIN_STD = 1e-8  # floor added to a standard deviation, as in the published SRVP code
 
 
+def full_precision(tensor: Tensor) -> Tensor:
+    """`tensor` in fp32 if it is in half precision, else as it is."""
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
 def split_gaussian(raw: Tensor) -> tuple[Tensor, Tensor]:
     """(mean, std) of raw parameters `[..., 2 D]`: std = softplus(second half) + 1e-8."""
     mean, raw_std = raw.chunk(2, dim=-1)

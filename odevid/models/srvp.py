@@ -29,8 +29,9 @@ from odevid.dynamics import Dynamics, build_dynamics, unroll
 from odevid.model import Generators, VideoModel, evaluating
 from odevid.models.times import check_context_times, parse_times
 from odevid.networks import MLP, Shared, build_decoder, build_encoder
+from odevid.networks.clips import pick_frames
 from odevid.networks.init import init_images
-from odevid.objectives import gaussian_nll, kl_between, kl_to_standard, sample_gaussian
+from odevid.objectives import full_precision, gaussian_nll, kl_between, kl_to_standard, sample_gaussian
 
 FRAME_SIZE = 64
 MAX_DECODED = 256  # frames that a prediction decodes in one call, to bound its memory
@@ -83,29 +84,41 @@ class SRVP(VideoModel):
         eps_y0 BD; eps_z `[B, T-1, Z]`; skip_frame B (with skips): the frame that gives a clip's skips; content_frames
         `[B, k]` (with w): k of the T frames, without replacement.
         """
+        shapes = self._noise_shapes(num_clips, num_frames)
+        noise = {name: torch.randn(shapes[name], generator=generator) for name in ("eps_y0", "eps_z")}
+        if self.config.skip_connections:
+            noise["skip_frame"] = torch.randint(num_frames, shapes["skip_frame"], generator=generator)
+        if self.config.content_variable:
+            order = torch.rand(num_clips, num_frames, generator=generator).argsort(dim=1)
+            noise["content_frames"] = order[:, : self.config.nt_inf].contiguous()
+        return noise
+
+    def _noise_shapes(self, num_clips: int, num_frames: int) -> dict[str, tuple[int, ...]]:
+        """Shape of each tensor of a step's noise."""
         config = self.config
-        noise = {
-            "eps_y0": torch.randn(num_clips, config.ny, generator=generator),
-            "eps_z": torch.randn(num_clips, num_frames - 1, config.nz, generator=generator),
+        shapes: dict[str, tuple[int, ...]] = {
+            "eps_y0": (num_clips, config.ny),
+            "eps_z": (num_clips, num_frames - 1, config.nz),
         }
         if config.skip_connections:
-            noise["skip_frame"] = torch.randint(num_frames, (num_clips,), generator=generator)
+            shapes["skip_frame"] = (num_clips,)
         if config.content_variable:
-            order = torch.rand(num_clips, num_frames, generator=generator).argsort(dim=1)
-            noise["content_frames"] = order[:, : config.nt_inf].contiguous()
-        return noise
+            shapes["content_frames"] = (num_clips, config.nt_inf)
+        return shapes
 
     def loss(self, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Terms of the bound, each the mean over clips of a sum over everything else, in nats.
 
         loss = nll + beta_y kl_y + beta_z kl_z + l2_res res, with res the sum over sub-steps of ||f / S||_2. In
-        eval mode w and skips come from the last frames, as in prediction, and `noise` need not name any.
+        eval mode w and skips come from the last frames, as in prediction, not from those that `noise` names.
 
         Raises:
-            ValueError: the video is not BTCHW with the config's channels and 64x64 pixels, or is too short.
+            ValueError: the video is not BTCHW with the config's channels and 64x64 pixels, or is too short, or the
+                noise was drawn for another number of clips or frames.
         """
         config, video_BTCHW = self.config, batch["video"]
         self._check_video(video_BTCHW, at_least=max(config.nt_inf, 2), what="a training clip")
+        self._check_noise(noise, video_BTCHW)
         frames_MCHW = _channels_last(video_BTCHW)
         encoded = self._encode(frames_MCHW, video_BTCHW.shape[1], noise)
         with torch.autocast(video_BTCHW.device.type, enabled=False):
@@ -118,7 +131,7 @@ class SRVP(VideoModel):
         decoded_BTCHW = self.decoder(y_BTD, self.decoder.share(encoded.content_BE, encoded.skips))
         with torch.autocast(video_BTCHW.device.type, enabled=False):
             sums = {
-                "nll": gaussian_nll(frames_MCHW, decoded_BTCHW.flatten(0, 1).float(), config.obs_scale),
+                "nll": gaussian_nll(frames_MCHW, full_precision(decoded_BTCHW.flatten(0, 1)), config.obs_scale),
                 "kl_y": kl_to_standard(q_y).sum(),
                 "kl_z": y_0.new_zeros(()) if q_z is None else kl_between(q_z, self.p_z(y_BTD[:, :-1])).sum(),
                 "res": torch.linalg.vector_norm(residuals_BTD, dim=-1).sum(),
@@ -133,12 +146,12 @@ class SRVP(VideoModel):
     def _encode(self, frames_MCHW: Tensor, num_frames: int, noise: Mapping[str, Tensor]) -> Encoded:
         """Codes of all frames, and per clip w and the skips: from the frames named by `noise` in training mode."""
         codes_MX, outputs = self.encoder(frames_MCHW)
-        codes_BTX = codes_MX.float().unflatten(0, (-1, num_frames))
+        codes_BTX = full_precision(codes_MX).unflatten(0, (-1, num_frames))
         clips_B = torch.arange(codes_BTX.shape[0], device=codes_BTX.device)
         skips, content_BE = [], None
         if self.config.skip_connections:
             frame_B = noise["skip_frame"] if self.training else num_frames - 1
-            skips = [output.index_select(0, clips_B * num_frames + frame_B) for output in outputs]
+            skips = [pick_frames(output, clips_B * num_frames + frame_B) for output in outputs]
         if self.config.content_variable:
             if self.training:
                 chosen_BkX = codes_BTX[clips_B.unsqueeze(1), noise["content_frames"]]
@@ -197,10 +210,15 @@ class SRVP(VideoModel):
                 past_BTD, future_BTD = self._sample_states(encoded.codes_BTX, noise, ticks.future, steps)
         states = torch.stack([(past_BTD if inside else future_BTD)[:, tick] for inside, tick in ticks.wanted], dim=1)
         states_NBTD = states.unflatten(0, (n_samples, -1))
-        for group_NBTD in states_NBTD.split(chunk or n_samples):
+        return self._decode_chunks(states_NBTD, shared, chunk or n_samples)
+
+    @torch.no_grad()
+    def _decode_chunks(self, states_NBTD: Tensor, shared: Shared, chunk: int) -> Iterator[Tensor]:
+        """Frames nBTCHW of `chunk` samples at a time; the model's mode is its own between two of them."""
+        for group_NBTD in states_NBTD.split(chunk):
             with evaluating(self):
-                frames = self._decode_samples(group_NBTD, shared)
-            yield frames
+                frames_nBTCHW = self._decode_samples(group_NBTD, shared)
+            yield frames_nBTCHW
 
     def _draw_sample_noise(
         self, context_BTCHW: Tensor, future: int, n_samples: int, generator: Generators
@@ -256,7 +274,7 @@ class SRVP(VideoModel):
         num_samples, num_clips, num_times, _ = states_NBTD.shape
         states_BTD = states_NBTD.transpose(0, 1).flatten(1, 2)
         groups = states_BTD.split(max(1, MAX_DECODED // num_clips), dim=1)
-        frames = torch.cat([self.decoder(group, shared).float() for group in groups], dim=1)
+        frames = torch.cat([full_precision(self.decoder(group, shared)) for group in groups], dim=1)
         return frames.unflatten(1, (num_samples, num_times)).transpose(0, 1).contiguous()
 
     # ------------------------------------------------------------------------------------------------ checks
@@ -272,6 +290,15 @@ class SRVP(VideoModel):
             raise ValueError(
                 f"{what} of shape {tuple(video_BTCHW.shape)} has {video_BTCHW.shape[1]} frames; this model needs at "
                 f"least {at_least} (y_0 is inferred from model.nt_inf = {self.config.nt_inf})"
+            )
+
+    def _check_noise(self, noise: Mapping[str, Tensor], video_BTCHW: Tensor) -> None:
+        expected = self._noise_shapes(*video_BTCHW.shape[:2])
+        found = {name: tuple(tensor.shape) for name, tensor in noise.items()}
+        if found != expected:
+            raise ValueError(
+                f"for a video of shape {tuple(video_BTCHW.shape)} the noise must be {expected}; got {found}; draw it "
+                f"with draw_noise(num_clips, num_frames) and slice the clips alone"
             )
 
     def _check_request(self, context_BTCHW: Tensor, n_samples: int, chunk: int | None, substeps: int) -> None:

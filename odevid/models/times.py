@@ -7,6 +7,8 @@ ValueError that says what would do. One unit of time is one frame; frame i of th
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
 
 TOLERANCE = 1e-6  # of a solver step, for times such as 1/3 that floats cannot hold
 
@@ -66,11 +68,13 @@ def check_context_times(context_times: Sequence[float] | None, num_context: int)
 def _requested(times: int | Sequence[float] | None, n_future: int | None, last: int) -> list[float]:
     if (times is None) == (n_future is None):
         raise ValueError(f"give either times or n_future; got times={times!r}, n_future={n_future!r}")
-    asked: int | Sequence[float] = times if times is not None else n_future  # type: ignore[assignment]
-    if isinstance(asked, int):
+    asked: Any = n_future if times is None else times
+    if isinstance(asked, Integral):
         if asked < 1:
             raise ValueError(f"asked for {asked} future frames; ask for at least 1")
         return [float(last + 1 + index) for index in range(asked)]
+    if isinstance(asked, Real):
+        raise ValueError(f"times is the single number {asked}; give a whole number of frames, or a list of times")
     requested = [float(time) for time in asked]
     if not requested:
         raise ValueError("times is empty; give at least one time, in frames")

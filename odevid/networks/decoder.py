@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from odevid.networks.blocks import Conv, after_first_conv, conv3, conv_block, first_conv
+from odevid.networks.clips import add_per_clip
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Decoder(nn.Module):
             return _convolve(conv, features_MCHW, doubled=self.doubles)
         if self.split:
             own = _convolve(conv, features_MCHW, doubled=self.doubles)
-            return (own.unflatten(0, (num_clips, -1)) + skip.unsqueeze(1)).flatten(0, 1)
+            return add_per_clip(own, skip)
         if self.doubles:
             features_MCHW = F.interpolate(features_MCHW, scale_factor=2.0, mode="nearest")
         repeated = skip.repeat_interleave(features_MCHW.shape[0] // num_clips, dim=0)

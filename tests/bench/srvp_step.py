@@ -2,10 +2,10 @@
 
     python tests/bench/srvp_step.py --official DIR [--shape smmnist|bair] [--steps 4] [--threads 1]
 
-In: a checkout of the released code (github.com/edouardelasalles/srvp); without one there is nothing to compare, and the
-script says so. Out: a markdown table. Each side lives in its own process (so that peak memory is its own) and steps only
-when told to; the two take turns step by step, on the same batch, so that both meet the same machine. A step is forward,
-loss, backward and Adam, in training mode. CPU-seconds are those of the process, user and system, all threads.
+In: a checkout of the released code (github.com/edouardelasalles/srvp); without one there is nothing to compare, and
+the script says so. Out: a markdown table. Each side lives in its own process (so that peak memory is its own) and steps
+only when told to; the two take turns step by step, on the same batch, so that both meet the same machine. A step is
+forward, loss, backward and Adam, in training mode. CPU-seconds are those of the process, user and system, all threads.
 """
 
 import argparse
@@ -55,9 +55,10 @@ def compare(shape: str, options: argparse.Namespace) -> None:
     clips, frames = SHAPES[shape]
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     for name in sides:
+        speed, memory = medians["released"] / medians[name], peaks[name] / peaks["released"]
         print(
             f"| {shape} | {clips} x {frames} | {name} | {medians[name]:.2f} | {min(seconds[name]):.2f} "
-            f"| {medians['released'] / medians[name]:.2f} | {peaks[name]:.0f} | {peaks[name] / peaks['released']:.2f} |",
+            f"| {speed:.2f} | {peaks[name]:.0f} | {memory:.2f} |",
             flush=True,
         )
 
@@ -131,15 +132,15 @@ def released(shape: str, official: str) -> Callable[[], None]:
     from odevid.config import published_srvp
 
     sys.path.insert(0, official)
-    import module.srvp
     import torch
 
+    network = import_module("module.srvp")
     train = _import_train()
     torch.manual_seed(0)
     c = published_srvp(shape)
     clips, frames = SHAPES[shape]
     sizes = (64, c.nc, c.nf, c.nhx, c.ny, c.nz, c.skip_connections, c.nt_inf, c.nh_inf, c.nlayers_inf)
-    model = module.srvp.StochasticLatentResidualVideoPredictor(*sizes, c.nh_res, c.nlayers_res, c.architecture)
+    model = network.StochasticLatentResidualVideoPredictor(*sizes, c.nh_res, c.nlayers_res, c.architecture)
     model.init(res_gain=c.res_gain)
     optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE)
     video = torch.rand(clips, frames, c.nc, 64, 64, generator=torch.Generator().manual_seed(1))
