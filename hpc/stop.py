@@ -1,49 +1,70 @@
-"""One flag for everything that asks a run to stop. Handlers only raise it; the ranks agree on it at a step boundary.
+"""Stopping: every reason to stop raises one flag, and the ranks agree on it at a step boundary.
 
-In: SIGUSR2 (SLURM's warning through submitit), SIGTERM, Ctrl-C, the wall-clock budget, a STOP file in the run folder.
-Out: a `StopCause` that all ranks share, and what it leads to. Nothing collective happens in a handler, no torch here.
+In:  signals, a wall-clock budget, a file named STOP in the run folder.
+Out: `StopCause` or None, the same on every rank; what to do after the save stands in the cause.
 
-    cause       under SLURM                          elsewhere
-    PREEMPT     save, rank 0 requeues                save, exit 0
-    WALLTIME    save, rank 0 requeues                save, exit 0
-    TERMINATE   save, ask for nothing, wait to end   save, exit 0
-    INTERRUPT   save, exit 0                         save, exit 0 (a second Ctrl-C ends it at once)
-    STOP_FILE   save, exit 0                         save, exit 0
+    signal / clock / file --> StopFlag.local_cause() --agree (all-reduce max)--> the same StopCause everywhere
+        --> everybody saves --> `cause.under_slurm` or `cause.elsewhere`: requeue, wait to be ended, or exit
+
+Nothing happens inside a signal handler but setting the flag: a collective call or a save there would find the other
+ranks elsewhere. Nothing here needs torch, so that the handlers can be installed before the slow imports: a SIGUSR2
+that comes earlier ends the process.
 """
 
 from __future__ import annotations
 
 import contextlib
+import enum
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from enum import IntEnum
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 STOP_FILE = "STOP"
-FILE_POLL_S = 1.0
+
+Handler = Callable[[int, FrameType | None], Any]
 
 
-class StopCause(IntEnum):
-    """Why a run stops. Where ranks saw different causes the largest wins: a wish not to come back beats a requeue."""
+class AfterSave(enum.Enum):
+    """What a rank does once the state is saved."""
 
-    PREEMPT = 1
-    WALLTIME = 2
-    INTERRUPT = 3
-    STOP_FILE = 4
-    TERMINATE = 5
+    REQUEUE = "requeue"
+    """Rank 0 calls the handler that submitit had installed (`StopFlag.former_handler`): it requeues the job and exits.
+    The other ranks wait to be ended."""
+    WAIT = "wait"
+    """Ask for nothing and wait to be ended: SLURM requeues a preempted job by itself; a cancelled one stays dead."""
+    EXIT = "exit"
+    """End with `StopCause.exit_code`; the same command goes on from here later."""
+
+
+class StopCause(enum.Enum):
+    """Why a run stops, and what follows. If ranks see different causes, the one of highest `priority` counts.
+
+    A person's wish to end a run outranks a machine's to go on later: a cancelled job must not come back. So does
+    SIGTERM, which under SLURM may be a cancellation.
+    """
+
+    #             label        priority  under SLURM         elsewhere       exit code elsewhere
+    WALLTIME = ("walltime", 1, AfterSave.REQUEUE, AfterSave.EXIT, 0)
+    PREEMPT = ("preempt", 2, AfterSave.REQUEUE, AfterSave.EXIT, 0)
+    STOP_FILE = ("stop-file", 3, AfterSave.EXIT, AfterSave.EXIT, 0)
+    INTERRUPT = ("interrupt", 4, AfterSave.EXIT, AfterSave.EXIT, 130)
+    TERMINATE = ("terminate", 5, AfterSave.WAIT, AfterSave.EXIT, 0)
+
+    def __init__(self, label: str, priority: int, under_slurm: AfterSave, elsewhere: AfterSave, exit_code: int) -> None:
+        self.label = label
+        self.priority = priority
+        self.under_slurm = under_slurm
+        self.elsewhere = elsewhere
+        self.exit_code = exit_code
 
     @property
     def requeue(self) -> bool:
-        """Under SLURM, rank 0 asks for the job to be queued again."""
-        return self in (StopCause.PREEMPT, StopCause.WALLTIME)
-
-    @property
-    def wait_under_slurm(self) -> bool:
-        """SLURM ends the job itself: it requeues a preempted one, and a cancelled one stays dead."""
-        return self is StopCause.TERMINATE
+        """Whether the run asks to be started again by itself."""
+        return self.under_slurm is AfterSave.REQUEUE
 
 
 SIGNALS = {
@@ -51,63 +72,99 @@ SIGNALS = {
     signal.SIGTERM: StopCause.TERMINATE,
     signal.SIGINT: StopCause.INTERRUPT,
 }
+"""Which signal raises the flag with which cause."""
 
 
 class StopFlag:
-    """Raised by signals, time or a file; read once per step.
+    """What this rank has noticed so far.
 
     Args:
-        run_dir: where a STOP file counts.
-        budget_s: seconds of this process after which it stops; 0: no budget.
+        run_dir: where rank 0 looks for the STOP file. Until somebody removes it, the run stays stopped.
+        rank: of this process.
+        budget_s: seconds from now after which the run stops by itself with cause `walltime`; None means never.
+        clock: seconds, monotonic.
     """
 
-    def __init__(self, run_dir: Path, budget_s: float = 0.0) -> None:
-        self._file = run_dir / STOP_FILE
-        self._deadline = time.monotonic() + budget_s if budget_s else None
-        self._code = 0
+    LOOK_EVERY_S = 1.0
+    """The STOP file may lie on a slow shared file system: rank 0 looks at most this often, other ranks never."""
+
+    def __init__(
+        self, run_dir: Path, rank: int, budget_s: float | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._stop_file = Path(run_dir) / STOP_FILE if rank == 0 else None
+        self._clock = clock
+        self._deadline = None if budget_s is None else clock() + budget_s
+        self._next_look = clock()
+        self._noticed: StopCause | None = None
         self._former: dict[int, Any] = {}
-        self._next_poll = 0.0
+        self._shielded = False
+        self._interrupts = 0
 
     @contextlib.contextmanager
-    def installed(self) -> Iterator[StopFlag]:
-        """Take the signals over for the duration of the block. Install before slow imports: a signal may come early."""
-        for number in SIGNALS:
-            self._former[number] = signal.signal(number, self._handle)
+    def install(self) -> Iterator[StopFlag]:
+        """Take over SIGUSR2, SIGTERM and SIGINT; give them back at the end. Main thread only.
+
+        Child processes forked meanwhile inherit handlers that do nothing for them: end such workers by SIGKILL.
+        """
         try:
+            for number in SIGNALS:
+                self._former[number] = signal.signal(number, self._on_signal)
             yield self
         finally:
-            for number, handler in self._former.items():
-                signal.signal(number, handler)
+            for taken, handler in self._former.items():
+                signal.signal(taken, handler if handler is not None else signal.SIG_DFL)
 
-    def former_handler(self, number: int) -> Any:
-        """What handled the signal before: submitit's requeueing handler, for rank 0 to call after the save."""
-        return self._former.get(number)
+    def former_handler(self, number: int) -> Handler | None:
+        """The Python function that handled `number` before `install`, for instance submitit's requeue; None if none."""
+        handler = self._former.get(number)
+        return handler if callable(handler) else None
 
-    def local_code(self) -> int:
-        """What this rank knows: 0, or the largest cause's number. Cheap enough for every step."""
-        now = time.monotonic()
-        if self._deadline is not None and now > self._deadline:
-            self._raise(StopCause.WALLTIME)
-        if now >= self._next_poll:
-            self._next_poll = now + FILE_POLL_S
-            if self._file.exists():
-                self._raise(StopCause.STOP_FILE)
-        return self._code
+    def local_cause(self) -> StopCause | None:
+        """What this rank knows, of highest priority. Cheap: meant for every step."""
+        if self._deadline is not None and self._clock() >= self._deadline:
+            self._notice(StopCause.WALLTIME)
+        if self._stop_file is not None and self._clock() >= self._next_look:
+            self._next_look = self._clock() + self.LOOK_EVERY_S
+            if os.path.lexists(self._stop_file):
+                self._notice(StopCause.STOP_FILE)
+        return self._noticed
 
-    @staticmethod
-    def decode(code: int) -> StopCause | None:
-        """The cause behind the ranks' largest code."""
-        return StopCause(code) if code else None
+    def agree(self, all_reduce_max: Callable[[int], int]) -> StopCause | None:
+        """The cause that all ranks act on. Collective: every rank calls it at the same step.
 
-    def agree(self, all_max: Callable[[int], int]) -> StopCause | None:
-        """The cause all ranks agree on. Collective through `all_max`."""
-        return self.decode(all_max(self.local_code()))
+        `all_reduce_max` returns the greatest of the ranks' whole numbers, on every rank.
+        """
+        return decode(all_reduce_max(encode(self.local_cause())))
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        cause = SIGNALS[signal.Signals(number)]
-        if cause is StopCause.INTERRUPT and self._code == StopCause.INTERRUPT:
+    @contextlib.contextmanager
+    def shield(self) -> Iterator[None]:
+        """While saving: a second Ctrl-C waits until the block is done and raises KeyboardInterrupt then."""
+        self._shielded = True
+        try:
+            yield
+        finally:
+            self._shielded = False
+        if self._interrupts > 1:
             raise KeyboardInterrupt
-        self._raise(cause)
 
-    def _raise(self, cause: StopCause) -> None:
-        self._code = max(self._code, int(cause))
+    def _notice(self, cause: StopCause) -> None:
+        if self._noticed is None or cause.priority > self._noticed.priority:
+            self._noticed = cause
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        cause = SIGNALS[signal.Signals(number)]
+        self._notice(cause)
+        if cause is StopCause.INTERRUPT:
+            self._interrupts += 1
+            if self._interrupts > 1 and not self._shielded:
+                raise KeyboardInterrupt
+
+
+def encode(cause: StopCause | None) -> int:
+    """A cause as a number whose maximum over the ranks is the one that counts; 0 for none."""
+    return 0 if cause is None else cause.priority
+
+
+def decode(code: int) -> StopCause | None:
+    """The cause of a number made by `encode`. Raises KeyError for any other."""
+    return {encode(cause): cause for cause in (None, *StopCause)}[code]

@@ -151,6 +151,11 @@ def flip_byte(path, where):
     path.write_bytes(content)
 
 
+def empty_directory(path):
+    for file in path.iterdir():
+        file.unlink()
+
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "flipped first byte": lambda path: flip_byte(path / "state.pt", 0),
     "flipped middle byte": lambda path: flip_byte(path / "state.pt", 4000),
@@ -165,7 +170,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "manifest names a file elsewhere": lambda path: (path / "manifest.json").write_text(
         (path / "manifest.json").read_text().replace("state.pt", "../x")
     ),
-    "empty directory": lambda path: [file.unlink() for file in path.iterdir()],
+    "empty directory": empty_directory,
 }
 
 

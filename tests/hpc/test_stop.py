@@ -1,13 +1,36 @@
-"""Everything that asks for a stop raises one flag, on which the ranks agree; nothing is done inside a handler."""
-
-from __future__ import annotations
+"""Every reason to stop raises the flag with its cause; all ranks act on the same one; nothing kills a save."""
 
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
-from hpc.stop import StopCause, StopFlag
+from hpc.stop import SIGNALS, AfterSave, StopCause, StopFlag, decode, encode
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def flag(tmp_path):
+    stop = StopFlag(tmp_path, rank=0)
+    with stop.install():
+        yield stop
+
+
+def send(number):
+    os.kill(os.getpid(), number)
 
 
 @pytest.mark.parametrize(
@@ -18,58 +41,179 @@ from hpc.stop import StopCause, StopFlag
         (signal.SIGINT, StopCause.INTERRUPT),
     ],
 )
-def test_a_signal_raises_the_flag_with_its_cause(tmp_path, number, cause):
-    with StopFlag(tmp_path).installed() as stop:
-        assert stop.agree(lambda code: code) is None
-        os.kill(os.getpid(), number)
-        assert stop.agree(lambda code: code) is cause
+def test_a_signal_raises_the_flag_and_nothing_else(flag, number, cause):
+    assert flag.local_cause() is None
+    send(number)
+    assert flag.local_cause() is cause
+    assert flag.local_cause() is cause
 
 
-def test_a_stop_file_and_the_wall_clock_raise_it_too(tmp_path):
-    stop = StopFlag(tmp_path, budget_s=1e-9)
-    assert StopFlag.decode(stop.local_code()) is StopCause.WALLTIME
-    (tmp_path / "STOP").touch()
-    assert StopFlag.decode(StopFlag(tmp_path).local_code()) is StopCause.STOP_FILE
+def test_what_follows_each_cause():
+    """The table of the design: who asks for a requeue, who waits to be ended, who exits."""
+    table = {cause.label: (cause.requeue, cause.under_slurm, cause.elsewhere, cause.exit_code) for cause in StopCause}
+    assert table == {
+        "walltime": (True, AfterSave.REQUEUE, AfterSave.EXIT, 0),
+        "preempt": (True, AfterSave.REQUEUE, AfterSave.EXIT, 0),
+        "stop-file": (False, AfterSave.EXIT, AfterSave.EXIT, 0),
+        "interrupt": (False, AfterSave.EXIT, AfterSave.EXIT, 130),
+        "terminate": (False, AfterSave.WAIT, AfterSave.EXIT, 0),
+    }
 
 
-def test_every_rank_hears_the_cause_that_one_of_them_saw(tmp_path):
-    with StopFlag(tmp_path).installed() as quiet:
-        assert quiet.agree(lambda code: max(code, int(StopCause.PREEMPT))) is StopCause.PREEMPT
+def test_former_handlers_come_back_and_can_be_called_meanwhile(tmp_path):
+    called = []
 
+    def submitit_like(number, frame):
+        called.append((number, frame))
 
-def test_being_cancelled_wins_over_being_preempted(tmp_path):
-    with StopFlag(tmp_path).installed() as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGUSR2)
-        cause = stop.agree(lambda code: code)
-    assert cause is StopCause.TERMINATE
-    assert not cause.requeue
-    assert cause.wait_under_slurm
-
-
-def test_only_slurms_own_warnings_ask_for_a_requeue():
-    assert {cause for cause in StopCause if cause.requeue} == {StopCause.PREEMPT, StopCause.WALLTIME}
-
-
-def test_former_handlers_are_kept_for_the_requeue_and_put_back(tmp_path):
-    def submitits(number, frame):
-        raise AssertionError("called")
-
-    before = signal.signal(signal.SIGUSR2, submitits)
+    before = signal.signal(signal.SIGUSR2, submitit_like)
     try:
-        with StopFlag(tmp_path).installed() as stop:
-            os.kill(os.getpid(), signal.SIGUSR2)
-            assert stop.former_handler(signal.SIGUSR2) is submitits
-        assert signal.getsignal(signal.SIGUSR2) is submitits
+        flag = StopFlag(tmp_path, rank=0)
+        with flag.install():
+            send(signal.SIGUSR2)
+            assert called == []
+            former = flag.former_handler(signal.SIGUSR2)
+            assert former is not None
+            former(signal.SIGUSR2, None)
+            assert called == [(signal.SIGUSR2, None)]
+            assert flag.former_handler(signal.SIGTERM) is None, "the default action is no function"
+        assert signal.getsignal(signal.SIGUSR2) is submitit_like
+        assert all(signal.getsignal(number) != flag._on_signal for number in SIGNALS)
     finally:
         signal.signal(signal.SIGUSR2, before)
 
 
-def test_a_second_sigterm_does_not_end_the_save_but_a_second_ctrl_c_ends_the_run(tmp_path):
-    with StopFlag(tmp_path).installed():
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
-    with StopFlag(tmp_path).installed():
-        os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+def test_the_budget_ends_the_run_by_the_wall_clock(tmp_path):
+    clock = Clock()
+    flag = StopFlag(tmp_path, rank=3, budget_s=60, clock=clock)
+    clock.now += 59.9
+    assert flag.local_cause() is None
+    clock.now += 0.2
+    assert flag.local_cause() is StopCause.WALLTIME
+
+
+def test_a_stop_file_is_seen_by_rank_0_within_a_second_and_looked_for_no_oftener(tmp_path, monkeypatch):
+    looks = []
+    real = os.path.lexists
+
+    def counted(path):
+        looks.append(path)
+        return real(path)
+
+    monkeypatch.setattr(os.path, "lexists", counted)
+    clock = Clock()
+    first, other = (StopFlag(tmp_path, rank=rank, clock=clock) for rank in (0, 1))
+    for _ in range(1000):
+        assert first.local_cause() is other.local_cause() is None
+        clock.now += 0.01
+    assert len(looks) == pytest.approx(10, abs=1)
+    (tmp_path / "STOP").touch()
+    clock.now += 1
+    assert first.local_cause() is StopCause.STOP_FILE
+    assert other.local_cause() is None
+    assert (tmp_path / "STOP").exists()
+
+
+def test_a_wish_to_end_outranks_a_wish_to_go_on_later(flag):
+    send(signal.SIGTERM)
+    send(signal.SIGUSR2)
+    assert flag.local_cause() is StopCause.TERMINATE
+    order = [cause.label for cause in sorted(StopCause, key=encode)]
+    assert order == ["walltime", "preempt", "stop-file", "interrupt", "terminate"]
+
+
+def test_all_ranks_act_on_the_same_cause(tmp_path):
+    """Whatever each rank has noticed: the greatest number is decoded alike everywhere."""
+    clock = Clock()
+    flags = [StopFlag(tmp_path, rank=rank, budget_s=10 if rank == 2 else None, clock=clock) for rank in range(4)]
+    greatest = max(encode(flag.local_cause()) for flag in flags)
+    assert [flag.agree(lambda _: greatest) for flag in flags] == [None] * 4
+    clock.now += 11
+    (tmp_path / "STOP").touch()
+    greatest = max(encode(flag.local_cause()) for flag in flags)
+    assert [flag.agree(lambda own: max(own, greatest)) for flag in flags] == [StopCause.STOP_FILE] * 4
+
+
+def test_every_cause_survives_the_all_reduce():
+    for cause in (None, *StopCause):
+        assert decode(encode(cause)) is cause
+    with pytest.raises(KeyError):
+        decode(99)
+
+
+@pytest.mark.usefixtures("flag")
+@pytest.mark.parametrize("earlier", [[], [signal.SIGTERM]])
+def test_a_second_ctrl_c_ends_the_run_at_once(earlier):
+    for number in earlier:
+        send(number)
+    send(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        send(signal.SIGINT)
+
+
+def test_a_second_signal_does_not_end_a_save(flag):
+    send(signal.SIGINT)
+    done = []
+
+    def save():
+        with flag.shield():
+            send(signal.SIGINT)
+            send(signal.SIGTERM)
+            send(signal.SIGTERM)
+            done.append("saved")
+
+    with pytest.raises(KeyboardInterrupt):
+        save()
+    assert done == ["saved"]
+
+
+def test_a_shield_without_a_second_ctrl_c_raises_nothing(flag):
+    send(signal.SIGINT)
+    with flag.shield():
+        send(signal.SIGTERM)
+    assert flag.local_cause() is StopCause.TERMINATE
+
+
+def test_no_torch_before_the_handlers_are_installed():
+    code = "import sys, hpc.stop; assert not {'torch', 'numpy'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+
+
+def test_signals_during_a_real_background_save_do_not_harm_it(tmp_path):
+    """From outside, into a process that is writing: it finishes the write and ends by itself."""
+    code = f"""
+import pathlib, time, torch
+from hpc.checkpoint.store import CheckpointStore
+from hpc.checkpoint.writer import BackgroundWriter
+from hpc.stop import StopFlag
+class Slow(CheckpointStore):
+    def commit(self, *args):
+        time.sleep(0.5)
+        return super().commit(*args)
+flag = StopFlag(pathlib.Path({str(tmp_path)!r}), rank=0)
+with flag.install():
+    writer = BackgroundWriter(Slow(pathlib.Path({str(tmp_path)!r}), keep_last=2))
+    print("ready", flush=True)
+    while flag.local_cause() is None:
+        time.sleep(0.01)
+    with flag.shield():
+        writer.submit(1, {{"w": torch.ones(3)}}, {{}})
+        print("saving", flush=True)
+        writer.wait()
+print(flag.local_cause().label, flush=True)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGUSR2)
+    assert process.stdout.readline() == "saving\n"
+    for _ in range(3):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.02)
+    assert process.stdout.readline() == "terminate\n"
+    assert process.wait(10) == 0
+    from hpc.checkpoint.store import CheckpointStore
+
+    newest = CheckpointStore(tmp_path, keep_last=2).newest()
+    assert newest is not None
+    assert newest.step == 1
