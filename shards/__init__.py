@@ -22,10 +22,15 @@ _HOMES = {
     "Manifest": "shards.manifest",
     "Order": "shards.order",
     "RefusedError": "shards.errors",
+    "Sample": "shards.writer",
     "ShardError": "shards.errors",
+    "ShardClips": "shards.dataset",
     "Substitution": "shards.source",
+    "SubstitutionLedger": "shards.substitution",
     "evaluation_indices": "shards.loader",
+    "open_source": "shards.opening",
     "video_spec": "shards.manifest",
+    "write_dataset": "shards.writer",
 }
 
 __all__ = sorted(_HOMES)

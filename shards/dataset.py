@@ -11,18 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shards.errors import DamageError, ShardError
-from shards.folder import open_folder
 from shards.hashing import mix, uniform_int
 from shards.manifest import ArraySpec
 from shards.order import Order
-from shards.reader import ClipTable, ShardReader
+from shards.reader import ClipTable
 from shards.source import Fetched, Substitution
 
 _DRAW_WINDOW = 0x57494E  # keep the two kinds of draw apart; the values mean nothing
@@ -30,7 +28,7 @@ _DRAW_SUBSTITUTE = 0x535542
 _MAX_ATTEMPTS = 32
 
 
-class TableClips:
+class ShardClips:
     """A :class:`shards.source.ClipSource` over a table of stored clips.
 
     Args:
@@ -39,28 +37,20 @@ class TableClips:
             first ones in evaluation. None takes whole clips, which must then be equally long.
         max_substitutions: 0 lets a damaged sample end the run. Otherwise another one takes its place and is reported
             in the batch; a :class:`shards.ledger.SubstitutionLedger` counts them against this budget.
-        quarantine: what the ledger of a checkpoint knows: these samples count as damaged without being read again.
 
     Raises:
         ValueError: ``num_frames`` is less than 1.
     """
 
-    def __init__(
-        self,
-        table: ClipTable,
-        num_frames: int | None,
-        *,
-        max_substitutions: int = 0,
-        quarantine: Sequence[Substitution] = (),
-    ) -> None:
+    def __init__(self, table: ClipTable, num_frames: int | None, *, max_substitutions: int = 0) -> None:
         if num_frames is not None and num_frames < 1:
             raise ValueError(f"num_frames={num_frames}: a clip needs at least one frame")
         self.fingerprint = table.fingerprint
         self.arrays = {name: _windowed(spec, num_frames) for name, spec in table.arrays.items()}
         self.table = table
         self.num_frames = num_frames
-        self._may_substitute = max_substitutions > 0 or bool(quarantine)
-        self._quarantine = tuple(quarantine)
+        self._may_substitute = max_substitutions > 0
+        self._quarantine: tuple[Substitution, ...] = ()
         self._known_bad: tuple[int, dict[int, str]] | None = None
 
     def __len__(self) -> int:
@@ -97,6 +87,11 @@ class TableClips:
                 raise IndexError(f"clip {clip} of a split with {len(self)}")
             batch.fill(row, clip, None)
         return Fetched(batch.arrays, [self.table.key(clip) for clip in indices])
+
+    def quarantine(self, records: Sequence[Substitution]) -> None:
+        """Count these samples, and the substitutes tried in vain for them, as damaged without reading them again."""
+        self._quarantine = tuple(records)
+        self._known_bad = None
 
     def _fill(
         self, batch: _Batch, row: int, clip: int, window: int, position: int, seed: int
@@ -143,59 +138,6 @@ class TableClips:
 def substitute_clip(seed: int, position: int, attempt: int, num_clips: int) -> int:
     """Clip that stands in at a position: a pure function of the arguments, the same on every rank."""
     return int(uniform_int(mix(seed, position, _DRAW_SUBSTITUTE, attempt), num_clips))
-
-
-class ShardClips(TableClips):
-    """Clips of a split of a dataset, wherever its folder is.
-
-    Args:
-        root: path, http(s) address or ``pipe:`` command of the folder, see folder.py. A folder of tars without a
-            manifest is read too, if its samples are videos, see foreign.py.
-        split: name of the split.
-        num_frames: frames per clip, see :class:`TableClips`.
-        verify: check CRC-32 on read.
-        max_substitutions: damaged samples that the run may replace, see :class:`TableClips`.
-        quarantine: samples known to be damaged, see :class:`TableClips`.
-        cache: where fetched shards and the indexes of foreign tars are kept, see folder.py.
-        pipes: ``pipe:`` command prefixes that the user allows, see folder.py.
-
-    Raises:
-        ShardError: there is no such dataset or split.
-        RefusedError: a ``pipe:`` command that the user has not allowed.
-    """
-
-    def __init__(
-        self,
-        root: Path | str,
-        split: str,
-        num_frames: int | None,
-        *,
-        verify: bool = True,
-        max_substitutions: int = 0,
-        quarantine: Sequence[Substitution] = (),
-        cache: Path | None = None,
-        pipes: Sequence[str] = (),
-    ) -> None:
-        table = open_table(root, split, verify=verify, cache=cache, pipes=pipes)
-        super().__init__(table, num_frames, max_substitutions=max_substitutions, quarantine=quarantine)
-
-
-def open_table(
-    root: Path | str, split: str, *, verify: bool = True, cache: Path | None = None, pipes: Sequence[str] = ()
-) -> ClipTable:
-    """The clips of a split by number, of our own shards or of anyone's; arguments as for :class:`ShardClips`.
-
-    Raises:
-        ShardError: there is no such dataset or split.
-        RefusedError: a ``pipe:`` command that the user has not allowed.
-    """
-    folder = open_folder(root, cache=cache, pipes=pipes)
-    manifest = folder.manifest()
-    if manifest is not None:
-        return ShardReader(folder, manifest, split, verify=verify)
-    from shards.foreign import ForeignReader, find_tars
-
-    return ForeignReader(find_tars(folder.location, split, cache=cache), verify=verify, cache=cache)
 
 
 class _Batch:

@@ -15,6 +15,8 @@ from typing import Protocol
 from shards.errors import ShardError
 from shards.manifest import MANIFEST_FILE, Manifest
 
+_REMOTE = ("http:", "https:", "pipe:")
+
 
 class Folder(Protocol):
     """A dataset's folder. Can be pickled."""
@@ -83,22 +85,32 @@ class SingleTar:
         raise ShardError("a single tar has no files of a manifest", file=self.location)
 
 
-def open_folder(root: Path | str, *, cache: Path | None = None, pipes: Sequence[str] = ()) -> Folder:
+def open_folder(
+    root: Path | str,
+    *,
+    shard_url: str | None = None,
+    cache: Path | None = None,
+    allow_pipe: Sequence[str] = (),
+) -> Folder:
     """The folder that ``root`` names.
 
     Args:
         root: a path, an http(s) address, or a ``pipe:`` command with ``{shard}`` where the file name goes.
+        shard_url: where the tars are, if not beside the manifest: an address or command with ``{shard}`` in it.
+            It is the user's word; a manifest cannot name one.
         cache: where fetched shards are kept; default ``$ODEVID_CACHE`` or ``~/.cache/odevid``.
-        pipes: command prefixes that the user allows on the command line, besides those of the user's own file.
+        allow_pipe: command prefixes that the user allows on the command line, besides those of the user's own file.
 
     Raises:
         RefusedError: a ``pipe:`` command that the user has not allowed.
+        ShardError: ``shard_url`` has no ``{shard}``, or is neither an address nor a command.
     """
     text = str(root)
     if text.endswith(".tar"):
         return SingleTar(text)
-    if text.startswith(("http:", "https:", "pipe:")):
+    if shard_url or text.startswith(_REMOTE):
         from shards.remote import open_remote
 
-        return open_remote(text, cache=cache, pipes=pipes)
+        home = None if text.startswith(_REMOTE) else LocalFolder(Path(root))
+        return open_remote(shard_url or text, home=home, cache=cache, allow_pipe=allow_pipe)
     return LocalFolder(Path(root))

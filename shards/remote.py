@@ -28,6 +28,7 @@ from typing import BinaryIO, Protocol
 from shards.atomic import atomic_file, locked
 from shards.checksum import sha256_of_file
 from shards.errors import DamageError, RefusedError, ShardError, is_disk_full
+from shards.folder import LocalFolder
 from shards.manifest import MANIFEST_FILE, Manifest, check_plain_name
 
 _SLOT = "{shard}"
@@ -57,13 +58,14 @@ class Fetcher(Protocol):
 
 @dataclass(frozen=True)
 class HttpFetcher:
-    """Files below an http(s) address."""
+    """Files at an http(s) address: below it, or where it says ``{shard}``."""
 
     location: str
 
     def fetch(self, file: str, sink: BinaryIO) -> None:
         """Get one file; network trouble is tried again, a missing file is not."""
-        address = f"{self.location.rstrip('/')}/{file}"
+        address = self.location if _SLOT in self.location else f"{self.location.rstrip('/')}/{_SLOT}"
+        address = address.replace(_SLOT, file)
         for attempt in range(1, _TRIES + 1):
             try:
                 sink.seek(0)
@@ -114,10 +116,16 @@ class CachedFolder:
     """A remote dataset as a :class:`shards.folder.Folder`: its files appear in a cache folder when first touched.
 
     Files are named after their contents, so that two datasets, or two versions of one, never meet.
+
+    Attributes:
+        fetcher: gets the files.
+        cache: where they go.
+        home: a folder on this machine with the manifest; what lies there already is used as it is.
     """
 
     fetcher: Fetcher
     cache: Path
+    home: LocalFolder | None = None
 
     @property
     def location(self) -> str:
@@ -125,7 +133,9 @@ class CachedFolder:
         return self.fetcher.location
 
     def manifest(self) -> Manifest:
-        """Fetch the manifest; it says what every other file must be."""
+        """The manifest, fetched unless it is at home; it says what every other file must be."""
+        if self.home is not None:
+            return Manifest.load(self.home.root)
         self.cache.mkdir(parents=True, exist_ok=True)
         path = self.cache / f"manifest.{os.getpid()}.{time.monotonic_ns()}.json"
         try:
@@ -138,6 +148,8 @@ class CachedFolder:
 
     def path(self, file: str, num_bytes: int | None, sha256: str) -> Path:
         """The file in the cache, fetched whole and checked if it is not there yet; safe for many processes at once."""
+        if self.home is not None and (self.home.root / file).exists():
+            return self.home.root / file
         self.cache.mkdir(parents=True, exist_ok=True)
         cached = self.cache / f"{sha256[:20]}-{file}"
         if cached.exists():
@@ -166,24 +178,31 @@ class CachedFolder:
             raise ShardError(f"no room to fetch {file}", file=self.cache, remedy=remedy) from error
 
 
-def open_remote(address: str, *, cache: Path | None, pipes: Sequence[str]) -> CachedFolder:
+def open_remote(
+    address: str, *, home: LocalFolder | None, cache: Path | None, allow_pipe: Sequence[str]
+) -> CachedFolder:
     """The dataset at an http(s) address or behind a ``pipe:`` command.
 
     Args:
         address: as the user typed it.
+        home: folder on this machine that has the manifest, if there is one.
         cache: folder for fetched files; default ``$ODEVID_CACHE`` or ``~/.cache/odevid``.
-        pipes: command prefixes allowed on the command line, besides those of the user's file.
+        allow_pipe: command prefixes allowed on the command line, besides those of the user's file.
 
     Raises:
         RefusedError: a ``pipe:`` command that is not allowed.
-        ShardError: a ``pipe:`` address without a place for the file name.
+        ShardError: neither an address nor a command, or no place in it for the file name.
     """
     fetcher: Fetcher
     if address.startswith("pipe:"):
-        fetcher = PipeFetcher(allowed_command(address.removeprefix("pipe:"), pipes))
-    else:
+        fetcher = PipeFetcher(allowed_command(address.removeprefix("pipe:"), allow_pipe))
+    elif address.startswith(("http://", "https://")):
         fetcher = HttpFetcher(address)
-    folder = CachedFolder(fetcher, _cache_of(address, cache))
+    else:
+        raise ShardError(f"shards at {address!r}: expected http://..., https://... or pipe:COMMAND with {_SLOT}")
+    if home is not None and _SLOT not in address:
+        raise ShardError(f"shards at {address!r}: expected {_SLOT} where the file name goes")
+    folder = CachedFolder(fetcher, _cache_of(address, cache), home)
     _log.warning("%s: remote dataset; each shard is fetched whole when first touched, to %s", address, folder.cache)
     return folder
 
@@ -213,7 +232,7 @@ def _cache_of(address: str, cache: Path | None) -> Path:
     return base / hashlib.sha256(address.encode()).hexdigest()[:16]
 
 
-def allowed_command(command: str, pipes: Sequence[str]) -> tuple[str, ...]:
+def allowed_command(command: str, allow_pipe: Sequence[str]) -> tuple[str, ...]:
     """The words of a ``pipe:`` command, if the user has allowed it.
 
     Raises:
@@ -223,7 +242,7 @@ def allowed_command(command: str, pipes: Sequence[str]) -> tuple[str, ...]:
     words = tuple(shlex.split(command))
     if not any(_SLOT in word for word in words):
         raise ShardError(f"pipe command {command!r} has no {_SLOT} where the file name goes")
-    prefixes = [tuple(shlex.split(prefix)) for prefix in (*pipes, *_users_own_prefixes())]
+    prefixes = [tuple(shlex.split(prefix)) for prefix in (*allow_pipe, *_users_own_prefixes())]
     if not any(prefix and words[: len(prefix)] == prefix for prefix in prefixes):
         known = "; ".join(shlex.join(prefix) for prefix in prefixes) or "none"
         problem = f"pipe command {command!r} is not allowed; allowed beginnings: {known}"

@@ -9,8 +9,8 @@ Axis letters: B batch, T frames, C channels, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,10 @@ class Substitution:
     substitute_key: str
     attempt: int
     reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for a log line or a checkpoint; ``Substitution(**d)`` reads them back."""
+        return asdict(self)
 
 
 @dataclass
@@ -76,5 +80,12 @@ class ClipSource(Protocol):
 
         Raises:
             ShardError: a sample is damaged.
+        """
+        ...
+
+    def quarantine(self, records: Sequence[Substitution]) -> None:
+        """Count the samples that a checkpoint's ledger names as damaged, without reading them again.
+
+        Call it before the loader starts. A source that makes its clips has nothing to do here.
         """
         ...

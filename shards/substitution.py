@@ -1,13 +1,11 @@
 """The run's account of substituted samples: counted against a budget, kept in the checkpoint, replayed on resume.
 
-In: the substitutions of consumed batches, gathered from all ranks. Out: an error over budget; the records that a source
-takes as its ``quarantine``, so that samples known to be damaged stay replaced, by the same ones, at any world size.
+In: the substitutions of consumed batches, gathered from all ranks. Out: an error over budget; the records for
+``quarantine()`` of a source, so that samples known to be damaged stay replaced, by the same ones, at any world size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict
 from typing import Any
 
 from shards.errors import ShardError
@@ -19,6 +17,9 @@ class SubstitutionLedger:
 
     Args:
         budget: damaged samples that the run may replace; 0 for none.
+
+    Attributes:
+        positions: positions of the stream that were filled by a substitute so far.
     """
 
     def __init__(self, budget: int) -> None:
@@ -28,24 +29,29 @@ class SubstitutionLedger:
 
     @property
     def records(self) -> list[Substitution]:
-        """First substitution of each damaged sample, by position; give them to the source as ``quarantine``."""
+        """First substitution of each damaged sample, by position."""
         return sorted(self._first.values(), key=lambda record: record.position)
 
-    def add(self, substitutions: Iterable[Substitution]) -> None:
-        """Take in the substitutions of one optimiser step, of all ranks; their order does not matter.
+    def add(self, record: Substitution) -> bool:
+        """Take in one substitution of a consumed batch; ranks add those of all ranks, in any order.
+
+        Returns:
+            Whether this sample was not known to be damaged before.
 
         Raises:
             ShardError: more samples are damaged than the budget allows; the message lists them.
         """
-        for record in sorted(substitutions, key=lambda record: record.position):
-            self.positions += 1
-            self._first.setdefault(record.bad_key, record)
+        self.positions += 1
+        known = self._first.get(record.bad_key)
+        if known is None or record.position < known.position:
+            self._first[record.bad_key] = record
         if len(self._first) > self.budget:
             raise ShardError(self._over_budget(), remedy="Mend the dataset, or allow more: data.max_substitutions=N")
+        return known is None
 
     def state_dict(self) -> dict[str, Any]:
         """Plain types for the checkpoint."""
-        return {"positions": self.positions, "records": [asdict(record) for record in self.records]}
+        return {"positions": self.positions, "records": [record.to_dict() for record in self.records]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue the account of a checkpoint."""
