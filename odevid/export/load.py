@@ -7,6 +7,7 @@ The file is `torch.save({"format": "odevid-model", "version": 1, "config": {...}
 import dataclasses
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +58,12 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> VideoModel:
 
 def _read(path: Path) -> dict[str, Any]:
     expected = f"an exported model ({FORMAT}, version {VERSION}), as `odevid.save_model` writes it"
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise ValueError(f"{path} is not {expected}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError) as error:
         raise ValueError(f"{path} is not {expected}: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path} is not {expected}")

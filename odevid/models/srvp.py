@@ -242,7 +242,7 @@ class SRVP(VideoModel):
             )
             for source in sources
         ]
-        eps = torch.stack(drawn, dim=1).flatten(0, 1).to(context_BTCHW.device)
+        eps = torch.stack(drawn, dim=1).flatten(0, 1).to(self.q_y.first.weight)
         return eps[:, :ny], eps[:, ny:].unflatten(1, (transitions, nz))
 
     def _sample_states(
