@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 
 from shards.build_moving_mnist import BuildOptions, add_arguments, build_moving_mnist, run
+from shards.cli import main
+from shards.dataset import ShardClips
 from shards.digits import sklearn_banks
 from shards.errors import ShardError
 from shards.folder import LocalFolder
 from shards.manifest import Manifest
 from shards.mmnist_test_set import published_videos
 from shards.moving_mnist import MotionRules, MovingMnistClips, is_endless, open_endless
+from shards.opening import open_source
 from shards.reader import ShardReader
 
 
@@ -72,6 +75,16 @@ def test_endless_clips_are_those_of_the_bank(endless, split):
     np.testing.assert_array_equal(
         source.fetch(positions, 4).arrays["video"], direct.fetch(positions, 4).arrays["video"]
     )
+
+
+def test_one_command_then_one_call_give_clips_of_every_split(tmp_path):
+    assert main(["build", "moving-mnist", "--out", str(tmp_path / "built"), "--test-frames", "8"]) == 0
+    sources = {split: open_source(tmp_path / "built", split, 8) for split in ("train", "valid", "test")}
+    assert [type(source) for source in sources.values()] == [MovingMnistClips, MovingMnistClips, ShardClips]
+    for source in sources.values():
+        video = source.read([0, 5]).arrays["video"]
+        assert video.shape == (2, 8, 1, 64, 64)
+        assert source.arrays["video"].admits("uint8", video.shape[1:])
 
 
 def test_a_manifest_without_rules_is_an_error(endless):
