@@ -27,7 +27,7 @@ from shards.digits import DIGIT_SIZE, DigitBank
 from shards.errors import ShardError
 from shards.hashing import mix, uniform_int
 from shards.manifest import ArraySpec, Manifest, video_spec
-from shards.source import Fetched
+from shards.source import Fetched, Substitution
 from shards.sprites import draw_sprites
 
 if TYPE_CHECKING:
@@ -120,6 +120,9 @@ class MovingMnistClips:
     def read(self, indices: Sequence[int]) -> Fetched:
         """Clips ``indices`` of one fixed stream, the same for every training seed."""
         return self.fetch(np.asarray(indices, dtype=np.int64), READING_SEED)
+
+    def quarantine(self, records: Sequence[Substitution]) -> None:
+        """Nothing to do: generated clips are never damaged, so ``records`` names none of them."""
 
 
 def is_endless(manifest: Manifest, split: str) -> bool:
