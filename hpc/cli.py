@@ -116,7 +116,7 @@ def _where(options: argparse.Namespace) -> str:
         return "debug"
     if options.local or options.ranks:
         return "local"
-    if has_slurm():
+    if has_slurm() or (options.nodes and options.dry_run):
         return "slurm"
     if options.nodes and options.nodes > 1:
         raise ConfigError(
@@ -175,11 +175,12 @@ def run_train(request: Request) -> int:
     )
     config.data.root = ensure_dataset(config.data)
     folder.create()
+    resume, config.train.resume = config.train.resume, "auto"  # a wish for this launch, not for the next one
     configs.save(config, folder.config)
     if request.allow_pipe:
         folder.pipes.write_text("\n".join(request.allow_pipe) + "\n")
     print(f"{config.experiment}{' size=' + config.size if config.size else ''}: {plan}\nrun folder {folder.path}", flush=True)
-    return start("train", folder, config, request.where, world_size)
+    return start("train", folder, config, request.where, world_size, resume)
 
 
 def run_evaluate(request: Request) -> int:
@@ -242,10 +243,9 @@ def _size(request: Request) -> str:
 
 def _absolute(config: Config) -> Config:
     """Paths of the config do not depend on where a job happens to start."""
-    from hpc.data import dataset_root
+    from hpc.data import data_parent
 
-    root = dataset_root(config.data)
-    config.data.root = root if "://" in root else str(Path(root).resolve())
+    config.data.root = data_parent(config.data)
     if config.data.moving_mnist.mnist:
         config.data.moving_mnist.mnist = str(Path(config.data.moving_mnist.mnist).resolve())
     return config
@@ -265,11 +265,11 @@ def world_size_of(config: Config, request: Request) -> int:
     return per_node * (cluster.nodes if request.where == "slurm" else 1)
 
 
-def start(verb: str, folder: RunFolder, config: Config, where: str, world_size: int) -> int:
+def start(verb: str, folder: RunFolder, config: Config, where: str, world_size: int, resume: str = "auto") -> int:
     """Run `verb` on the ranks; returns the exit code of what ran, or 0 for a submitted job."""
     from hpc.task import Task
 
-    task = Task(verb, str(folder.path), use_gpu=config.cluster.gpus_per_node != 0)
+    task = Task(verb, str(folder.path), use_gpu=config.cluster.gpus_per_node != 0, resume=resume)
     if where == "slurm":
         from hpc.submit import submit
 

@@ -26,10 +26,16 @@ MOVING_MNIST = "moving-mnist"
 
 def dataset_root(data: DataConfig) -> str:
     """Folder (or URL) of the dataset: data.root itself if it holds a manifest, else its subfolder for this dataset."""
-    parent = data.root or os.environ.get("ODEVID_DATA", "data")
+    parent = data_parent(data)
     if parent.startswith(("http://", "https://")) or (Path(parent) / "manifest.json").is_file():
         return parent
     return str(Path(parent) / dataset_folder(data))
+
+
+def data_parent(data: DataConfig) -> str:
+    """data.root as it was given, or where datasets are by default; a path is made absolute."""
+    parent = data.root or os.environ.get("ODEVID_DATA", "data")
+    return parent if "://" in parent else str(Path(parent).resolve())
 
 
 def dataset_folder(data: DataConfig) -> str:
@@ -106,6 +112,6 @@ def _build_moving_mnist(data: DataConfig, root: Path) -> None:
 @contextlib.contextmanager
 def _locked(root: Path) -> Iterator[None]:
     root.parent.mkdir(parents=True, exist_ok=True)
-    with (root.parent / f".{root.name}.lock").open("w") as lock:
+    with (root.parent / f".{root.name}.launch-lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpc import config as configs
-from hpc.config import Config, ConfigError
+from hpc.config import Config
 from hpc.data import build_command, dataset_root
 from hpc.plan import plan_batches
 from hpc.run_folder import RunFolder
@@ -70,9 +70,5 @@ def _model(config: Config) -> str:
 
 def _sbatch(config: Config, folder: RunFolder, world_size: int) -> str:
     from hpc.submit import sbatch_text
-    from hpc.task import Task
 
-    try:
-        return sbatch_text(Task("train", str(folder.path)), folder, config, world_size).rstrip()
-    except (RuntimeError, OSError) as error:
-        raise ConfigError(f"the batch script cannot be made here: {error}") from error
+    return sbatch_text(folder, config, world_size).rstrip()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +30,13 @@ def submit(task: Task, folder: RunFolder, config: Config, world_size: int) -> in
     return 0
 
 
-def sbatch_text(task: Task, folder: RunFolder, config: Config, world_size: int) -> str:
+def sbatch_text(folder: RunFolder, config: Config, world_size: int) -> str:
     """The batch script that `submit` would hand to sbatch."""
     import submitit.slurm.slurm as slurm
 
-    executor = slurm.SlurmExecutor(folder=folder.logs)
-    executor.update_parameters(**_slurm_parameters(config, world_size))
-    return executor._make_submission_file_text(f"python -u -m submitit.core._submit {folder.logs}", "dry-run")
+    command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {shlex.quote(str(folder.logs))}"
+    text: str = slurm._make_sbatch_string(command=command, folder=folder.logs, **_slurm_parameters(config, world_size))
+    return text
 
 
 def again(task: Task) -> Any:

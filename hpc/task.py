@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hpc import config as configs
+from hpc.rendezvous import discover
 from hpc.run_folder import RunFolder
-from hpc.stop import StopCause, StopFlag
+from hpc.stop import AfterSave, StopCause, StopFlag
 
 if TYPE_CHECKING:
     from hpc.config import Config
@@ -34,6 +35,8 @@ class Task:
     verb: str
     run_dir: str
     use_gpu: bool = True
+    resume: str = "auto"
+    """auto, required or never: the wish of this launch. It is not kept: what SLURM starts again always continues."""
 
     def __call__(self) -> Result:
         """Run on this rank until done or stopped."""
@@ -42,11 +45,12 @@ class Task:
         folder = RunFolder(Path(self.run_dir))
         name = "config.yaml" if self.verb == "train" else "evaluate.yaml"
         config = configs.load_file(folder.path / name)
-        with StopFlag(folder.path, 60 * config.train.max_minutes).installed() as stop:
+        restarted = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
+        config.train.resume = "auto" if restarted else self.resume
+        ranks = discover()
+        with StopFlag(folder.path, ranks.rank, 60 * config.train.max_minutes or None).install() as stop:
             from hpc.distributed import joined
-            from hpc.rendezvous import discover
 
-            ranks = discover()
             with joined(ranks, config.train.threads, force_cpu=not self.use_gpu) as world:
                 step, cause = self._work(config, folder, world, stop)
             return self._leave(step, cause, ranks.rank, stop)
@@ -71,20 +75,19 @@ class Task:
         """Requeue, wait to be ended, or return, as the cause says."""
         if cause is None:
             return Result(0, step, "finished")
-        in_slurm = "SLURM_JOB_ID" in os.environ
-        if in_slurm and cause.requeue:
-            if rank == 0:
-                self._requeue(stop)
+        if "SLURM_JOB_ID" not in os.environ:
+            return Result(cause.exit_code, step, cause.label)
+        if cause.under_slurm is AfterSave.REQUEUE and rank == 0:
+            self._requeue(stop)
+        if cause.under_slurm is not AfterSave.EXIT:
             _wait_to_be_ended()
-        if in_slurm and cause.wait_under_slurm:
-            _wait_to_be_ended()
-        return Result(0, step, cause.name.lower())
+        return Result(0, step, cause.label)
 
     @staticmethod
     def _requeue(stop: StopFlag) -> None:
         """Hand over to submitit's own handler, which pickles the task again, requeues the job and exits."""
         handler = stop.former_handler(signal.SIGUSR2)
-        if callable(handler):
+        if handler is not None:
             handler(signal.SIGUSR2, None)
         else:
             from hpc.submit import requeue

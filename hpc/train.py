@@ -28,7 +28,7 @@ from hpc.recipes import RECIPES, MicroBatch, StepResult
 from hpc.results import write_validation_pictures
 from hpc.run_folder import RunFolder
 from hpc.schedule import lr_factor
-from hpc.stop import StopCause, StopFlag
+from hpc.stop import StopCause, StopFlag, decode, encode
 from hpc.tracking.meters import Meters
 from hpc.tracking.tracker import Tracker
 from hpc.version import code_version
@@ -239,10 +239,10 @@ class Trainer:
     def _agreed_cause(self) -> StopCause | None:
         """Save if it is time, and ask the ranks whether to stop: one small collective per step."""
         due = self.world.rank == 0 and self._save_is_due()
-        due_anywhere, code = self.world.all_max([int(due), self.stop.local_code()])
+        due_anywhere, code = self.world.all_max([int(due), encode(self.stop.local_cause())])
         if due_anywhere:
             self._save({})
-        return self.stop.decode(code)
+        return decode(code)
 
     def _save_is_due(self) -> bool:
         settings = self.config.checkpoint
@@ -269,21 +269,30 @@ class Trainer:
 
     def _end(self, cause: StopCause | None) -> Outcome:
         """Save what is not saved, wait until it is durable, say goodbye."""
-        if self.saved_step != self.step:
-            self._save({})
-        if self.world.rank == 0:
-            with self._forgiving():
-                self.writer.wait()
-            if cause is None:
+        with self.stop.shield():
+            if self.saved_step != self.step or not self._durable():
+                self._save({})
+                self._durable()
+            if cause is None and self.world.rank == 0:
                 self._export()
-        self.tracker.event("finished" if cause is None else "stopped", self.step, {"cause": cause.name if cause else "schedule"})
+        self.tracker.event("finished" if cause is None else "stopped", self.step, {"cause": cause.label if cause else "schedule"})
         self.world.barrier()
         return Outcome(self.step, cause)
+
+    def _durable(self) -> bool:
+        """Wait for the write in flight; whether it succeeded. Collective."""
+        failed = False
+        if self.world.rank == 0:
+            with self._forgiving():
+                failed = True
+                failed = not self.writer.wait()
+        return not self.world.all_max([int(failed)])[0]
 
     def _export(self) -> None:
         from odevid import save_model
 
-        save_model(self.folder.model, self.config.model, self.recipe.predictor.state_dict())
+        predictor: Any = self.recipe.predictor
+        save_model(self.folder.model, predictor.config, predictor.state_dict())
 
     def _state(self) -> dict[str, Any]:
         return {

@@ -1,0 +1,112 @@
+"""The command line decides where to run and says loudly what it chose; errors say what to type."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpc import cli
+from hpc.cli import parse, prepare, world_size_of
+from hpc.config import ConfigError
+
+ROOT = Path(cli.__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _no_slurm_no_gpu(monkeypatch):
+    monkeypatch.setattr(cli, "has_slurm", lambda: False)
+    monkeypatch.setattr(cli, "count_gpus", lambda: 0)
+
+
+def test_without_arguments_a_laptop_trains_the_demo_and_says_so(capsys):
+    config, folder = prepare(parse([]))
+    assert (config.experiment, config.size) == ("srvp_smmnist", "demo")
+    assert "size=demo" in capsys.readouterr().out
+    assert folder.path.parent.name == "srvp_smmnist"
+
+
+def test_nodes_on_a_cluster_train_the_published_size(monkeypatch):
+    monkeypatch.setattr(cli, "has_slurm", lambda: True)
+    request = parse(["--nodes", "4"])
+    config, _ = prepare(request)
+    assert (request.verb, request.where, config.size, config.model.nf) == ("train", "slurm", "", 64)
+    assert world_size_of(config, request) == 32
+    assert world_size_of(prepare(parse(["--nodes", "4", "--gpus-per-node", "0"]))[0], request) == 4
+
+
+def test_a_full_size_schedule_on_a_cpu_wants_an_explicit_yes():
+    with pytest.raises(ConfigError, match="--yes-cpu"):
+        prepare(parse(["experiment=srvp_bair"]))
+    config, _ = prepare(parse(["experiment=srvp_bair", "--yes-cpu"]))
+    assert config.size == ""
+
+
+def test_nodes_without_slurm_are_refused():
+    with pytest.raises(ConfigError, match="no sbatch on PATH"):
+        parse(["--nodes", "4"])
+
+
+def test_one_process_per_gpu_is_the_local_default(monkeypatch):
+    monkeypatch.setattr(cli, "count_gpus", lambda: 3)
+    request = parse([])
+    assert world_size_of(prepare(request)[0], request) == 3
+
+
+def test_flags_keys_and_verbs_mix_in_any_order():
+    request = parse(["evaluate", "run=x", "--ranks", "2", "eval.test_samples=5"])
+    assert (request.verb, request.run, request.ranks, request.overrides) == ("evaluate", "x", 2, ["eval.test_samples=5"])
+
+
+def test_an_unknown_verb_names_the_known_ones(capsys):
+    assert cli.main(["trian"]) == 2
+    assert "train, evaluate" in capsys.readouterr().err
+
+
+def test_a_started_run_refuses_another_experiment(tmp_path):
+    from hpc import config as configs
+
+    configs.save(configs.load("srvp_kth", "test"), tmp_path / "config.yaml")
+    with pytest.raises(ConfigError, match="was started with experiment=srvp_kth"):
+        prepare(parse([f"run={tmp_path}", "experiment=srvp_bair", "--local"]))
+    config, folder = prepare(parse([f"run={tmp_path}", "train.steps=7", "--local"]))
+    assert (config.experiment, config.train.steps, folder.path) == ("srvp_kth", 7, tmp_path)
+
+
+def test_missing_data_other_than_moving_mnist_is_an_error_with_the_build_command(tmp_path, capsys):
+    code = cli.main(["experiment=srvp_kth", "size=test", "data.name=kth", f"data.root={tmp_path}", "--debug", f"run={tmp_path / 'r'}"])
+    assert code == 2
+    assert "python -m shards build kth" in capsys.readouterr().err
+
+
+def test_dry_run_shows_everything_and_starts_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "has_slurm", lambda: True)
+    run = tmp_path / "run"
+    assert cli.main(["--nodes", "4", "experiment=srvp_bair", f"run={run}", "--dry-run", "--partition", "gpu"]) == 0
+    page = capsys.readouterr().out
+    assert "23,847,390 parameters" in page
+    assert "global batch 192 = micro-batch 6 x accumulation 1 x ranks 32" in page
+    assert "checkpoint about 273 MiB" in page
+    assert not run.exists()
+    golden = Path(__file__).with_name("golden_sbatch.txt").read_text()
+    assert _sbatch(page, run) == golden
+
+
+def _sbatch(page: str, run: Path) -> str:
+    """The batch script with what depends on this machine replaced."""
+    script = page.partition("# sbatch script\n")[2]
+    script = script.replace(sys.executable, "PYTHON").replace(str(run), "RUN").replace(str(ROOT), "CODE")
+    return re.sub(r"# Parameters\n(#SBATCH .*\n)+", lambda m: "# Parameters\n" + "".join(sorted(m[0].splitlines(True)[1:])), script)
+
+
+def test_launch_py_keeps_its_own_folder_off_the_path_and_shadows_no_standard_module():
+    names = {path.stem for path in (ROOT / "hpc").glob("*.py")}
+    assert not names & set(sys.stdlib_module_names)
+    done = subprocess.run(
+        [sys.executable, "hpc/launch.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True, env=dict(os.environ)
+    )
+    assert "python hpc/launch.py --nodes 4" in done.stdout

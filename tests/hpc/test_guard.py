@@ -1,0 +1,48 @@
+"""Bad steps are counted against a budget, and the message names the clips."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from hpc.guard import WARMUP_STEPS, BudgetExceeded, Guard
+
+
+def _settled(budget: int) -> Guard:
+    guard = Guard(max_bad_steps=budget, spike_factor=10.0)
+    for step in range(2 * WARMUP_STEPS):
+        assert guard.inspect(1.0 + 0.1 * math.sin(step)) is None
+    return guard
+
+
+def test_a_non_finite_gradient_is_bad_and_does_not_spoil_the_running_mean():
+    guard = _settled(1)
+    assert "non-finite" in str(guard.inspect(math.nan))
+    assert guard.inspect(1.0) is None
+    assert guard.bad_steps == 1
+
+
+def test_a_spike_is_noticed_and_a_slow_drift_is_not():
+    guard = _settled(5)
+    assert "spiked" in str(guard.inspect(5.0))
+    drifting = _settled(5)
+    assert all(drifting.inspect(1 + 0.001 * step) is None for step in range(1000))
+
+
+def test_over_the_budget_the_run_stops_with_the_clips_at_hand():
+    guard = _settled(1)
+    for _ in range(2):
+        reason = guard.inspect(math.inf)
+    assert reason is not None
+    with pytest.raises(BudgetExceeded, match=r"step 7: non-finite.*clip-3"):
+        guard.check_budget(7, reason, ["clip-3"])
+
+
+def test_its_state_survives_a_resume():
+    guard = _settled(1)
+    guard.inspect(math.inf)
+    resumed = Guard(1, 10.0)
+    resumed.load_state(guard.state())
+    assert resumed.state() == guard.state()
+    assert resumed.inspect(5.0) == guard.inspect(5.0)

@@ -1,0 +1,222 @@
+"""Whole runs through `python hpc/launch.py`, on real ranks: what they leave, and that interruptions change nothing.
+
+Promises 2 and 3: killed at any point and resumed, a run ends in the same bits as one that was never touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from shards.build_moving_mnist import build_moving_mnist
+
+pytestmark = pytest.mark.multiprocess
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 30
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("data") / "digits"
+    build_moving_mnist(root, digits=1, deterministic=True)
+    return root
+
+
+class Run:
+    """A run folder and the commands on it."""
+
+    def __init__(self, folder: Path, data: Path) -> None:
+        self.folder, self.data = folder, data
+
+    def start(self, *arguments: str, ranks: int = 2, verb: str = "train") -> subprocess.Popen[str]:
+        fresh = [] if (self.folder / "config.yaml").exists() else ["size=test", f"data.root={self.data}", f"train.steps={STEPS}"]
+        command = [sys.executable, "hpc/launch.py", verb, "--ranks", str(ranks), f"run={self.folder}", *fresh, *arguments]
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
+        return subprocess.Popen(
+            command, cwd=ROOT, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+    def finish(self, *arguments: str, ranks: int = 2, verb: str = "train", code: int = 0) -> str:
+        process = self.start(*arguments, ranks=ranks, verb=verb)
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode == code, output
+        return output
+
+    def interrupt(self, do: Callable[[subprocess.Popen[str]], None], *arguments: str, after_step: int = 7) -> str:
+        """Start, wait until the journal reaches a step, do something to the run; its output when it has ended."""
+        process = self.start(*arguments)
+        wait_until(lambda: self.last_step() >= after_step or process.poll() is not None)
+        assert process.poll() is None, process.communicate()[0]
+        do(process)
+        output, _ = process.communicate(timeout=120)
+        return output
+
+    def records(self) -> list[dict[str, Any]]:
+        journal = self.folder / "metrics.jsonl"
+        lines = journal.read_text().split("\n")[:-1] if journal.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def last_step(self) -> int:
+        return max((record["step"] for record in self.records() if record["kind"] == "train"), default=0)
+
+    def checkpoints(self) -> list[Path]:
+        return sorted((self.folder / "checkpoints").glob("step-*"))
+
+    def state(self) -> dict[str, Any]:
+        state: dict[str, Any] = torch.load(self.checkpoints()[-1] / "state.pt", weights_only=True)
+        return state
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 120) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
+
+
+def kill_all(process: subprocess.Popen[str]) -> None:
+    """SIGKILL to the launcher: its ranks die with it."""
+    process.kill()
+
+
+def assert_same_end(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert found["step"] == expected["step"] == STEPS
+    assert found["samples_consumed"] == expected["samples_consumed"]
+    torch.testing.assert_close(found["engines"], expected["engines"], rtol=0, atol=0)
+
+
+@pytest.fixture(scope="module")
+def untouched(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Run:
+    run = Run(tmp_path_factory.mktemp("untouched") / "run", data)
+    run.finish("checkpoint.every=10", "eval.every=15")
+    return run
+
+
+def test_a_run_leaves_config_journal_pictures_checkpoint_and_model(untouched):
+    names = {path.name for path in untouched.folder.iterdir()}
+    assert {"config.yaml", "metrics.jsonl", "checkpoints", "pictures", "model.pt", "logs"} <= names
+    assert [record["step"] for record in untouched.records() if record["kind"] == "train"] == list(range(1, STEPS + 1))
+    assert len([record for record in untouched.records() if record["kind"] == "eval"]) == 2
+    assert list((untouched.folder / "pictures").glob("*.gif"))
+    assert untouched.state()["samples_consumed"] == STEPS * 4
+
+
+def test_the_exported_model_predicts_in_a_process_without_deepspeed(untouched):
+    code = (
+        "import sys, torch, odevid; sys.modules['deepspeed'] = None;"
+        f"model = odevid.load({str(untouched.folder / 'model.pt')!r});"
+        "frames = model.predict(torch.rand(1, 2, 1, 64, 64), n_future=25);"
+        "assert frames.shape == (1, 1, 25, 1, 64, 64), frames.shape"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_evaluate_prints_and_leaves_the_same_table_at_any_world_size(untouched):
+    printed = untouched.finish(verb="evaluate", ranks=2)
+    assert "last frame repeated" in printed
+    table = (untouched.folder / "evaluation" / "metrics.csv").read_text()
+    untouched.finish(verb="evaluate", ranks=1)
+    alone = (untouched.folder / "evaluation" / "metrics.csv").read_text()
+    for two, one in zip(table.splitlines()[1:], alone.splitlines()[1:], strict=True):
+        assert two.split(",")[:2] == one.split(",")[:2]
+        assert float(two.split(",")[2]) == pytest.approx(float(one.split(",")[2]), rel=1e-5)
+
+
+def test_kill_9_between_checkpoints_then_resume_ends_in_the_same_bits(tmp_path, data, untouched):
+    run = Run(tmp_path / "run", data)
+    run.interrupt(kill_all, "checkpoint.every=5", after_step=13)
+    assert run.checkpoints()
+    run.finish()
+    assert_same_end(run.state(), untouched.state())
+
+
+def test_kill_9_in_the_middle_of_a_save_loses_nothing_older(tmp_path, data, untouched):
+    run = Run(tmp_path / "run", data)
+    process = run.start("checkpoint.every=1")
+    folder = run.folder / "checkpoints"
+    wait_until(lambda: len(run.checkpoints()) >= 2 and any(folder.glob(".tmp-*")))
+    process.kill()
+    process.communicate(timeout=60)
+    run.finish("checkpoint.every=10")
+    assert_same_end(run.state(), untouched.state())
+
+
+def test_one_rank_killed_ends_the_others_at_once(tmp_path, data):
+    run = Run(tmp_path / "run", data)
+
+    def kill_rank_1(process: subprocess.Popen[str]) -> None:
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(children[-1]), signal.SIGKILL)
+
+    started = time.monotonic()
+    output = run.interrupt(kill_rank_1, "train.steps=100000")
+    assert "ended with code -9" in output
+    assert time.monotonic() - started < 100
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
+def test_a_signal_saves_at_an_agreed_step_exits_0_and_the_resume_ends_in_the_same_bits(tmp_path, data, untouched, number):
+    run = Run(tmp_path / "run", data)
+    output = run.interrupt(lambda process: process.send_signal(number))
+    stopped_at = run.state()["step"]
+    assert 7 <= stopped_at < STEPS, output
+    assert [record for record in run.records() if record["kind"] == "event"][-1]["name"] == "stopped"
+    run.finish()
+    assert_same_end(run.state(), untouched.state())
+
+
+def test_a_stop_file_stops_and_its_removal_lets_the_run_go_on_at_another_world_size(tmp_path, data, untouched):
+    run = Run(tmp_path / "run", data)
+    run.interrupt(lambda _: (run.folder / "STOP").touch(), "train.steps=100000")
+    assert run.state()["step"] >= 7
+    (run.folder / "STOP").unlink()
+    stopped_at = run.state()["step"]
+    steps = stopped_at + 4
+    run.finish(f"train.steps={steps}", ranks=1)
+    losses = {r["step"]: r["loss"] for r in run.records() if r["kind"] == "train"}
+    expected = {r["step"]: r["loss"] for r in untouched.records() if r["kind"] == "train"}
+    for step in range(1, min(steps, STEPS) + 1):
+        assert losses[step] == pytest.approx(expected[step], rel=2e-3), step
+    assert run.state()["samples_consumed"] == steps * 4
+
+
+def test_a_damaged_newest_checkpoint_falls_back_loudly_to_the_one_before(tmp_path, data, untouched):
+    run = Run(tmp_path / "run", data)
+    run.interrupt(lambda process: process.send_signal(signal.SIGTERM), "checkpoint.every=3", after_step=8)
+    newest = run.checkpoints()[-1] / "state.pt"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    output = run.finish()
+    assert "DAMAGED CHECKPOINT" in output
+    assert_same_end(run.state(), untouched.state())
+
+
+def test_resume_required_and_never_mean_what_they_say(tmp_path, data):
+    run = Run(tmp_path / "run", data)
+    assert "resume=required" in run.finish("train.resume=required", ranks=1, code=1)
+    run.finish("train.resume=auto", "train.steps=3", ranks=1)
+    run.finish("train.resume=never", "train.steps=2", ranks=1)
+    assert run.state()["step"] == 2
+
+
+def test_zero_stages_and_bf16_train_through_the_same_command(tmp_path, data, untouched):
+    for stage in (1, 2):
+        run = Run(tmp_path / f"zero{stage}", data)
+        run.finish(f"train.zero_stage={stage}", "train.steps=6")
+        losses = [r["loss"] for r in run.records() if r["kind"] == "train"]
+        expected = [r["loss"] for r in untouched.records() if r["kind"] == "train"][:6]
+        assert losses == pytest.approx(expected, rel=1e-4)
+    run = Run(tmp_path / "bf16", data)
+    run.finish("train.precision=bf16", "train.steps=2", ranks=1)
+    assert run.state()["engines"]["model"]["weights"]["w_proj.0.weight"].dtype == torch.float32
