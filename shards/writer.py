@@ -144,6 +144,9 @@ class ShardWriter:
             raise ShardError(f"{problem}, as the first sample of split {self._split!r}")
         for name, spec in self._specs.items():
             check_array(sample.key, name, sample.arrays[name], spec)
+        lengths = {name: len(sample.arrays[name]) for name, spec in self._specs.items() if spec.has_time}
+        if len(set(lengths.values())) > 1:
+            raise ShardError(f"arrays of sample {sample.key!r} differ in their number of frames: {lengths}")
 
     def _write(self, tar: _Tar, sample: Sample, payloads: Mapping[str, bytes]) -> SamplePlace:
         begin = tar.length

@@ -43,7 +43,9 @@ def test_a_truncated_tar_names_file_member_and_offset(root, verify):
     assert source.read([12]).keys == ["clip012"]  # what lies before the cut is still good
     with pytest.raises(DamageError) as found:
         source.read([13])
-    expected = f"{path}, member clip013.video.raw, offset {offset}: truncated: the member needs bytes up to {offset + 960}"
+    expected = (
+        f"{path}, member clip013.video.raw, offset {offset}: truncated: the member needs bytes up to {offset + 960}"
+    )
     assert expected in str(found.value)
     assert "python -m shards verify" in str(found.value)
 
@@ -183,7 +185,9 @@ def test_the_ledger_counts_damaged_samples_and_lists_them_over_budget():
     assert not ledger.add(a_record(105, "a"))  # the next epoch
     assert ledger.add(a_record(7, "b"))
     assert (ledger.positions, len(ledger.records)) == (3, 2)
-    with pytest.raises(ShardError, match=r"3 samples are damaged, the budget is 2:(?s:.*)position 6: c -> good") as found:
+    with pytest.raises(
+        ShardError, match=r"3 samples are damaged, the budget is 2:(?s:.*)position 6: c -> good"
+    ) as found:
         ledger.add(a_record(6, "c"))
     assert "data.max_substitutions" in str(found.value)
 

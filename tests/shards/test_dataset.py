@@ -12,6 +12,7 @@ from shards.errors import DamageError, ShardError
 from shards.hashing import uniform_int
 from shards.opening import open_source
 from shards.order import Order
+from shards.reader import ShardReader
 from tests.shards.stored_clips import NUM_CLIPS, NUM_FRAMES, flip_bit, frames_of, make_dataset, open_clips, open_reader
 
 
@@ -105,14 +106,19 @@ def test_a_source_can_be_pickled_after_use(root):
     assert np.array_equal(before.arrays["video"], after.arrays["video"])
 
 
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def test_few_files_are_open_at_a_time(root, monkeypatch):
     monkeypatch.setattr("shards.reader._OPEN_FILES", 2)
     source = open_clips(root)
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     source.fetch(np.arange(100), seed=3)
-    assert len(os.listdir("/proc/self/fd")) - before == 2
+    assert open_files() - before == 2
+    assert isinstance(source.table, ShardReader)
     source.table.close()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_files() == before
     assert source.read([0]).keys == ["clip000"]
 
 

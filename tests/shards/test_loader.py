@@ -2,17 +2,21 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from shards.loader import Batch, Loader, evaluation_indices
-from shards.source import Fetched
-from tests.shards.stored_clips import flip_bit, make_dataset, open_clips
+from shards.source import Fetched, Substitution
+from tests.shards.stored_clips import flip_bit, make_dataset, open_clips, open_reader
 
 GLOBAL_BATCH = 8
 
@@ -22,7 +26,8 @@ def root(tmp_path_factory) -> Path:
     """A dataset with one damaged clip."""
     folder = tmp_path_factory.mktemp("data") / "tiny"
     make_dataset(folder)
-    flip_bit(folder / "train-000000.tar", 1000)
+    label = open_reader(folder)._index(0).arrays["label"]
+    flip_bit(folder / "train-000000.tar", int(label.offset[3]))
     return folder
 
 
@@ -32,7 +37,7 @@ def read_steps(root: Path, steps: int, *, consumed: int = 0, world: int = 1, mic
     per_step = GLOBAL_BATCH // (micro * world)
     rows: list[tuple] = []
     for rank in range(world):
-        options = {"micro_batch": micro, "rank": rank, "world_size": world, "workers": workers}
+        options: dict[str, Any] = {"micro_batch": micro, "rank": rank, "world_size": world, "workers": workers}
         with Loader(source, seed=5, global_batch=GLOBAL_BATCH, **options) as loader:
             for batch in islice(loader.batches(consumed), steps * per_step):
                 substitutes = {record.position: record.substitute_key for record in batch.substitutions}
@@ -104,6 +109,12 @@ class SlowSource:
         time.sleep(self.seconds)
         return Fetched({"pid": np.array([os.getpid()]), "threads": np.array([torch.get_num_threads()])}, ["x"])
 
+    def read(self, indices: Sequence[int]) -> Fetched:
+        raise NotImplementedError
+
+    def quarantine(self, records: Sequence[Substitution]) -> None:
+        raise NotImplementedError
+
 
 def slow_loader(seconds: float) -> Loader:
     return Loader(SlowSource(seconds), seed=0, global_batch=1, micro_batch=1, rank=0, world_size=1, workers=1)
@@ -134,9 +145,24 @@ def test_workers_ignore_the_signals_that_stop_a_job_and_end_when_closed():
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
 
 
+@pytest.mark.slow
+def test_workers_do_not_outlive_a_run_that_is_killed():
+    code = "from tests.shards.test_loader import *; b = next(slow_loader(0.05).batches(0)); "
+    code += "print(int(b.arrays['pid'][0]), flush=True); time.sleep(60)"
+    repository = Path(__file__).parents[2]
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=repository) as run:
+        assert run.stdout is not None
+        worker = int(run.stdout.readline())
+        run.kill()
+    deadline = time.monotonic() + 15
+    while is_running(worker) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not is_running(worker)
+
+
 def test_errors_of_a_worker_reach_the_main_process_with_their_message(root):
     loader = Loader(open_clips(root), seed=5, global_batch=8, micro_batch=8, rank=0, world_size=1, workers=1)
-    with loader, pytest.raises(RuntimeError, match=r"train-000000.tar, member clip000.video.raw"):
+    with loader, pytest.raises(RuntimeError, match=r"train-000000.tar, member clip003.label.raw"):
         list(islice(loader.batches(0), 6))
 
 
@@ -161,7 +187,7 @@ def test_evaluation_visits_each_clip_exactly_once(num_clips, world):
     ],
 )
 def test_batch_sizes_that_do_not_fit_are_refused(sizes):
-    with pytest.raises(ValueError, match="found|multiple"):
+    with pytest.raises(ValueError, match=r"found|multiple"):
         Loader(SlowSource(0), seed=0, **sizes)
     with pytest.raises(ValueError, match="found -1"):
         slow_loader(0).batches(-1)
