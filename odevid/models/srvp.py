@@ -109,8 +109,9 @@ class SRVP(VideoModel):
     def loss(self, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Terms of the bound, each the mean over clips of a sum over everything else, in nats.
 
-        loss = nll + beta_y kl_y + beta_z kl_z + l2_res res, with res the sum over sub-steps of ||f / S||_2. In
-        eval mode w and skips come from the last frames, as in prediction, not from those that `noise` names.
+        loss = nll + beta_y kl_y + beta_z kl_z + l2_res res, with res the sum over sub-steps of ||f / S||_2 (of the
+        change per frame under MLP and GRU dynamics, whose weight is 0). In eval mode w and skips come from the last
+        frames, as in prediction, not from those that `noise` names.
 
         Raises:
             ValueError: the video is not BTCHW with the config's channels and 64x64 pixels, or is too short, or the

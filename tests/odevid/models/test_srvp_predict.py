@@ -94,6 +94,30 @@ def test_times_come_in_the_order_asked_for(model, context):
     torch.testing.assert_close(back.flip(2), forth, rtol=0, atol=1e-12)
 
 
+def test_the_context_is_encoded_once_and_frames_are_decoded_in_bounded_groups(model, context, monkeypatch):
+    monkeypatch.setattr("odevid.models.srvp.MAX_DECODED", 2 * CLIPS)
+    seen: dict[str, list[int]] = {"encoder": [], "decoder": []}
+    hooks = [
+        model.encoder.register_forward_pre_hook(lambda _, inputs: seen["encoder"].append(len(inputs[0]))),
+        model.decoder.register_forward_pre_hook(lambda _, inputs: seen["decoder"].append(inputs[0].shape[:2].numel())),
+    ]
+    frames = model.predict(context, 3, n_samples=5, generator=_seeds())
+    for hook in hooks:
+        hook.remove()
+    assert seen == {"encoder": [CLIPS * CONTEXT], "decoder": [6] * 7 + [3]}
+    monkeypatch.undo()
+    torch.testing.assert_close(frames, model.predict(context, 3, n_samples=5, generator=_seeds()), rtol=0, atol=1e-12)
+
+
+def test_under_bf16_autocast_frames_are_fp32_and_close():
+    model, frames = _build(tiny_vgg(), torch.float32), video(2, 3, 3).float()
+    exact = model.predict(frames, 2, generator=_seeds(2))
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model.predict(frames, 2, generator=_seeds(2))
+    assert rough.dtype == torch.float32
+    assert (rough - exact).abs().mean() < 0.02
+
+
 def test_prediction_uses_fixed_statistics_and_leaves_the_mode_alone(model, context):
     expected = model.eval().predict(context, 2, generator=_seeds())
     model.train()
