@@ -1,0 +1,241 @@
+"""W&B's picture of a run: turns journal records into rows of one W&B run. The only module that imports wandb.
+
+    record of the journal --`row`--> {"step", "attempt", "train/loss", ...} --> W&B, offline or online
+
+In:  records, from `python -m hpc.tracking sync` or, while a run goes on, on the standard input of this module run as a
+     program by mirror.py: a process of its own, so that nothing W&B does can hold up or end the training.
+Out: a W&B run whose id is kept in RUN/wandb_id and used again after every resume.
+
+W&B's own step never decreases, a run's does when it goes back to a checkpoint: W&B gets the journal's line number as
+its step, and every chart is drawn over the logged "step" instead. Rows of a former attempt beyond the checkpoint stay
+in a live mirror (W&B cannot take them back; "attempt" tells them apart); `sync` makes a run without them.
+"""
+
+from __future__ import annotations
+
+import json
+import netrc
+import os
+import signal
+import sys
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hpc.tracking.journal import Record, parse
+
+ID_FILE = "wandb_id"
+DEFAULT_URL = "https://api.wandb.ai"
+REACH_TIMEOUT_S = 5.0
+INIT_TIMEOUT_S = 30.0
+FINISH_TIMEOUT_S = 20.0
+"""For W&B's own uploads at the end; after it the rest can be had from the journal."""
+SURVIVED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
+"""A scheduler sends these to every process of a job; the mirror's end is the end of its input."""
+
+LAST_WORD = b"exit_code "
+"""Begins the line after which the mirror finishes; its number becomes the exit code of the W&B run."""
+
+Mode = Literal["online", "offline"]
+
+
+@dataclass(frozen=True)
+class MirrorSpec:
+    """Which W&B run to write."""
+
+    run_dir: str
+    mode: str
+    """auto, online or offline (log.wandb)."""
+    project: str
+    group: str
+    run_id: str
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def kept_id(run_dir: Path) -> str:
+    """The W&B id of a run, made at its first start and the same for ever after.
+
+    Raises:
+        OSError: the run folder cannot be written.
+    """
+    path = run_dir / ID_FILE
+    if path.is_file() and (found := path.read_text().strip()):
+        return found
+    fresh = new_id()
+    partial = path.with_name(ID_FILE + ".tmp")
+    partial.write_text(fresh + "\n")
+    partial.replace(path)
+    return fresh
+
+
+def new_id() -> str:
+    return uuid.uuid4().hex[:12]
+
+
+def choose_mode(wanted: str) -> Mode:
+    """`wanted`, or for auto: $WANDB_MODE if set, else online with a key and a reachable server, else offline."""
+    if wanted == "auto":
+        wanted = os.environ.get("WANDB_MODE", "auto")
+    if wanted == "auto":
+        url = os.environ.get("WANDB_BASE_URL", DEFAULT_URL)
+        return "online" if has_key(url) and is_reachable(url) else "offline"
+    return "online" if wanted == "online" else "offline"
+
+
+def has_key(url: str) -> bool:
+    """Whether W&B would find an API key: $WANDB_API_KEY, or an entry of the netrc file for the server."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        entries = netrc.netrc(os.environ.get("NETRC"))
+    except (OSError, netrc.NetrcParseError):
+        return False
+    return entries.authenticators(urllib.parse.urlsplit(url).hostname or "") is not None
+
+
+def is_reachable(url: str, timeout_s: float = REACH_TIMEOUT_S) -> bool:
+    """Whether a server answers there within `timeout_s` (through the proxy, if the environment names one)."""
+    answered: list[bool] = []
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout_s).close()
+        except urllib.error.HTTPError:
+            pass  # an answer
+        except (OSError, ValueError):
+            return
+        answered.append(True)
+
+    thread = threading.Thread(target=ask, daemon=True)  # a name look-up has no time-out of its own
+    thread.start()
+    thread.join(timeout_s)
+    return bool(answered)
+
+
+def open_run(spec: MirrorSpec, mode: Mode, config: dict[str, Any]) -> Any:
+    """Begin or continue the W&B run of `spec`.
+
+    Raises:
+        OSError: RUN/wandb cannot be made. wandb.Error: W&B does not start.
+    """
+    import wandb
+
+    folder = Path(spec.run_dir)
+    (folder / "wandb").mkdir(exist_ok=True)  # W&B itself would go to /tmp without a word
+    settings = wandb.Settings(
+        silent=True,
+        console="off",
+        disable_git=True,
+        disable_code=True,
+        init_timeout=INIT_TIMEOUT_S,
+        finish_timeout=FINISH_TIMEOUT_S,
+        x_stats_pid=os.getppid(),
+    )
+    run = wandb.init(
+        project=spec.project,
+        group=spec.group or None,
+        id=spec.run_id,
+        name=f"{folder.parent.name}/{folder.name}",
+        dir=str(folder),
+        mode=mode,
+        resume="allow" if mode == "online" else None,
+        config=config,
+        settings=settings,
+    )
+    run.define_metric("step")
+    run.define_metric("*", step_metric="step")
+    return run
+
+
+def open_run_or_offline(spec: MirrorSpec, config: dict[str, Any]) -> tuple[Any, Mode]:
+    """Like `open_run`; auto falls back to offline when the server turns us away."""
+    import wandb
+
+    mode = choose_mode(spec.mode)
+    try:
+        return open_run(spec, mode, config), mode
+    except wandb.Error:
+        if spec.mode != "auto" or mode == "offline":
+            raise
+        return open_run(spec, "offline", config), "offline"
+
+
+def row(record: Record) -> dict[str, float]:
+    """What W&B logs of a record, videos aside; only "step" and "attempt" for a record that holds no number."""
+    values: dict[str, float] = {"step": record.step, "attempt": record.attempt}
+    if record.kind in ("train", "eval"):
+        values |= {f"{record.kind}/{name}": value for name, value in record.data.items()}
+    if record.kind == "event":
+        values[f"event/{record.data['name']}"] = 1
+    return values
+
+
+def write_record(run: Any, record: Record, run_dir: Path) -> None:
+    """Log one record at the journal's line number."""
+    import wandb
+
+    values: dict[str, Any] = dict(row(record))
+    if record.kind == "video":
+        path = run_dir / record.data["path"]
+        if not path.is_file():
+            return
+        values[f"video/{record.data['name']}"] = wandb.Video(str(path), format=path.suffix.lstrip("."))
+    if record.kind == "start":
+        run.config.update({"about": record.data["about"], "attempt": record.attempt}, allow_val_change=True)
+    run.log(values, step=record.seq, commit=True)
+
+
+def serve(spec: MirrorSpec) -> int:
+    """The mirror process: records as JSON lines on stdin until its end, what to tell the user on stdout."""
+    run = None
+    exit_code = 1  # without a last word the training was killed
+    for line in sys.stdin.buffer:
+        if not line.endswith(b"\n"):
+            break
+        if line.startswith(LAST_WORD):
+            exit_code = int(line.removeprefix(LAST_WORD))
+            break
+        record = parse(line, "standard input")
+        if run is None:
+            run, mode = open_run_or_offline(spec, record.data.get("config", {}))
+            print(_greeting(spec, mode, run), flush=True)
+        write_record(run, record, Path(spec.run_dir))
+    _end_by_force_after(2 * FINISH_TIMEOUT_S)
+    if run is not None:
+        run.finish(exit_code=exit_code)
+    return 0
+
+
+def _greeting(spec: MirrorSpec, mode: Mode, run: Any) -> str:
+    if mode == "online":
+        return f"W&B: {run.url}"
+    return (
+        f"W&B: offline, id {spec.run_id}; upload later with: python -m hpc.tracking sync {spec.run_dir} --mode online"
+    )
+
+
+def _end_by_force_after(seconds: float) -> None:
+    """W&B waits for its service without a time-out; the process group (service included) must not outlive us."""
+    timer = threading.Timer(seconds, lambda: os.killpg(0, signal.SIGKILL))
+    timer.daemon = True
+    timer.start()
+
+
+def main(argument: str) -> int:
+    signal.pthread_sigmask(signal.SIG_BLOCK, SURVIVED)  # inherited by W&B's service
+    try:
+        return serve(MirrorSpec(**json.loads(argument)))
+    except Exception as error:  # noqa: BLE001 - W&B's failures have no common class; all end the mirror, not the run
+        print(f"error: {type(error).__name__}: {error}".replace("\n", " "), flush=True)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
