@@ -1,1 +1,1 @@
-"""YAML files: one per experiment of a paper, per cluster, per size. A package only so that `pip install` carries them."""
+"""YAML files: one per experiment of a paper, per cluster, per size. A package so that pip carries them."""

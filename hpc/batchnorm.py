@@ -26,7 +26,7 @@ def pool_batchnorm(module: nn.Module, ranks_per_group: int) -> None:
     for layer in module.modules():
         if type(layer) is nn.BatchNorm2d:
             layer.__class__ = PooledBatchNorm2d
-            layer.group = group
+            setattr(layer, "group", group)  # noqa: B010 - the class was changed in the line above
 
 
 def average_running_statistics(module: nn.Module) -> None:

@@ -141,7 +141,9 @@ def _parser() -> argparse.ArgumentParser:
     verbs = "; ".join(f"{name}: {help_text}" for name, (_, help_text) in VERBS.items())
     parser.add_argument("words", nargs="*", metavar="[VERB] key=value", help=verbs)
     parser.add_argument("--dry-run", action="store_true", help="show everything that would happen, start nothing")
-    parser.add_argument("--local", action="store_true", help="run on this machine although there is SLURM: one process per GPU")
+    parser.add_argument(
+        "--local", action="store_true", help="run on this machine although there is SLURM: one process per GPU"
+    )
     parser.add_argument("--ranks", type=int, default=0, metavar="N", help="run on this machine with N CPU ranks")
     parser.add_argument("--debug", action="store_true", help="run in this very process (for pdb)")
     parser.add_argument("--yes-cpu", action="store_true", help="yes, a full-size schedule on the CPU")
@@ -170,16 +172,17 @@ def run_train(request: Request) -> int:
     from hpc.data import ensure_dataset
     from hpc.plan import plan_batches
 
-    plan = plan_batches(
-        config.train.global_batch, world_size, config.train.micro_batch, config.train.batchnorm_group
-    )
+    plan = plan_batches(config.train.global_batch, world_size, config.train.micro_batch, config.train.batchnorm_group)
     config.data.root = ensure_dataset(config.data)
     folder.create()
     resume, config.train.resume = config.train.resume, "auto"  # a wish for this launch, not for the next one
     configs.save(config, folder.config)
     if request.allow_pipe:
         folder.pipes.write_text("\n".join(request.allow_pipe) + "\n")
-    print(f"{config.experiment}{' size=' + config.size if config.size else ''}: {plan}\nrun folder {folder.path}", flush=True)
+    print(
+        f"{config.experiment}{' size=' + config.size if config.size else ''}: {plan}\nrun folder {folder.path}",
+        flush=True,
+    )
     return start("train", folder, config, request.where, world_size, resume)
 
 
@@ -217,11 +220,12 @@ def prepare(request: Request) -> tuple[Config, RunFolder]:
             ("size", request.size, config.size),
         ):
             if given not in (None, kept):
-                raise ConfigError(f"run={request.run} was started with {name}={kept}, not {given}: leave {name}= out, or use another run=")
+                raise ConfigError(
+                    f"run={request.run} was started with {name}={kept}, not {given}: "
+                    f"leave {name}= out, or use another run="
+                )
         return _absolute(config), folder
-    config = configs.load(
-        request.experiment or "srvp_smmnist", _size(request), request.cluster, request.overrides
-    )
+    config = configs.load(request.experiment or "srvp_smmnist", _size(request), request.cluster, request.overrides)
     path = Path(request.run) if request.run else new_run_folder(config.experiment)
     return _absolute(config), RunFolder(path.resolve())
 
@@ -233,7 +237,9 @@ def _size(request: Request) -> str:
     if request.where == "slurm" or count_gpus() or request.yes_cpu or request.dry_run:
         return ""
     if request.experiment is None and not any(word.startswith("model.") for word in request.overrides):
-        print("NO SLURM AND NO GPU: training size=demo, a small model for minutes on a CPU (--yes-cpu for the full size).")
+        print(
+            "NO SLURM AND NO GPU: training size=demo, a small model for minutes on a CPU (--yes-cpu for the full size)."
+        )
         return "demo"
     raise ConfigError(
         f"experiment={request.experiment or 'srvp_smmnist'} at full size would take months on this CPU: "

@@ -47,7 +47,7 @@ class MovingMnistConfig:
 class DataConfig:
     name: str = "moving-mnist"
     root: str = ""
-    """A built dataset (a folder or http URL with manifest.json), or the parent folder of several. Default $ODEVID_DATA or data/."""
+    """A built dataset (folder or http URL with manifest.json), or the parent of several; $ODEVID_DATA or data/."""
     num_frames: int = 15
     """Frames of a training clip."""
     workers: int = 2
@@ -59,7 +59,7 @@ class DataConfig:
     max_substitutions: int = 0
     """Damaged clips that may be replaced over the whole run before it stops; 0: the first one stops it."""
     shard_url: str = ""
-    """Where the tars are, if not beside the manifest: a template with {shard}, http(s) or pipe:COMMAND (allow it with --allow-pipe)."""
+    """Where the tars are, if not beside the manifest: template with {shard}, http(s) or pipe:COMMAND (--allow-pipe)."""
     moving_mnist: MovingMnistConfig = field(default_factory=MovingMnistConfig)
 
     def __post_init__(self) -> None:
@@ -104,15 +104,15 @@ class TrainConfig:
     threads: int = 0
     """CPU threads per rank; 0: the cores of the machine shared out over its ranks."""
     deterministic: bool = False
-    """Deterministic GPU kernels: a resume is then bit for bit on the same device type, and slower. CPU runs always are."""
+    """Deterministic GPU kernels: a resume is bit for bit on the same device type, at a cost. CPU runs always are."""
     resume: str = "auto"
     """auto: continue when a checkpoint exists; required: it must exist; never: it must not."""
     max_minutes: float = 0.0
     """Wall-clock budget of one attempt: it then saves and stops (under SLURM: requeues); 0: none."""
     max_bad_steps: int = 10
-    """Steps with a non-finite gradient (update skipped) or a loss spike that the run survives."""
+    """Steps with a non-finite gradient (update skipped) or a spike that the run survives."""
     spike_factor: float = 10.0
-    """A loss further than this many (mean absolute) deviations above its running mean counts as a spike; 0: no spike guard."""
+    """A gradient norm this many mean absolute deviations above its running mean counts as a spike; 0: no guard."""
 
     def __post_init__(self) -> None:
         _require(self.steps >= 1, f"train.steps={self.steps}: expected at least 1")
@@ -169,7 +169,9 @@ class CheckpointConfig:
     """Checkpoints at multiples of this step are never deleted; 0: none."""
 
     def __post_init__(self) -> None:
-        _require(self.keep_last >= 2, f"checkpoint.keep_last={self.keep_last}: expected at least 2 (one may be damaged)")
+        _require(
+            self.keep_last >= 2, f"checkpoint.keep_last={self.keep_last}: expected at least 2 (one may be damaged)"
+        )
 
 
 @dataclass
@@ -238,7 +240,8 @@ class Config:
         constant = self.optimizer.constant_steps
         _require(
             constant <= self.train.steps,
-            f"optimizer.constant_steps={constant} is beyond train.steps={self.train.steps}: lower the first or raise the second",
+            f"optimizer.constant_steps={constant} is beyond train.steps={self.train.steps}: "
+            "lower the first or raise the second",
         )
 
 
@@ -270,7 +273,9 @@ def load(experiment: str, size: str = "", cluster: str = "", overrides: list[str
 def load_file(path: Path, overrides: list[str] | None = None) -> Config:
     """A resolved configuration that `save` wrote, with `key=value` overrides on top."""
     if not path.is_file():
-        raise ConfigError(f"no {path}: that is not the folder of a started run; give run=DIR of one, or experiment=NAME")
+        raise ConfigError(
+            f"no {path}: that is not the folder of a started run; give run=DIR of one, or experiment=NAME"
+        )
     return to_config(_merge([(str(path), _read_yaml(path)), ("command line", _parse_overrides(overrides or []))]))
 
 
@@ -318,14 +323,14 @@ def _merge(layers: list[tuple[str, DictConfig]]) -> DictConfig:
         try:
             merged = OmegaConf.merge(merged, layer)
         except OmegaConfBaseException as error:
-            raise ConfigError(f"{source}: {str(error).splitlines()[0]} (key {error.full_key or '?'})") from error
+            raise ConfigError(f"{source}: {str(error).splitlines()[0]} (key {error.full_key})") from error
     assert isinstance(merged, DictConfig)
     return merged
 
 
 def _check_keys(layer: DictConfig, schema: DictConfig, source: str, prefix: str = "") -> None:
     for key in layer:
-        full = f"{prefix}{key}"
+        full = f"{prefix}{key!s}"
         if key not in schema:
             raise ConfigError(f"{source}: unknown key {full!r}{_hint(full, all_keys())}")
         child, expected = layer._get_node(key), schema._get_node(key)
@@ -374,16 +379,23 @@ def _parse_overrides(overrides: list[str]) -> DictConfig:
 def _read_named(kind: str, name: str) -> DictConfig:
     path = CONFIG_ROOT / kind / f"{name}.yaml"
     if not path.is_file():
-        raise ConfigError(f"{kind}={name}: no such file in configs/{kind}; there are {', '.join(available(kind))}{_hint(name, available(kind))}")
+        raise ConfigError(
+            f"{kind}={name}: no such file in configs/{kind}; there are "
+            f"{', '.join(available(kind))}{_hint(name, available(kind))}"
+        )
     return _read_yaml(path)
 
 
 def _read_size(size: str, model_name: str) -> DictConfig:
     if size not in available("size"):
-        raise ConfigError(f"size={size}: expected one of {', '.join(available('size'))}, or nothing for the published size")
+        raise ConfigError(
+            f"size={size}: expected one of {', '.join(available('size'))}, or nothing for the published size"
+        )
     path = CONFIG_ROOT / "size" / size / f"{model_name}.yaml"
     if not path.is_file():
-        raise ConfigError(f"size={size}: there is no such overlay for model {model_name} ({path.name} in configs/size/{size})")
+        raise ConfigError(
+            f"size={size}: there is no such overlay for model {model_name} ({path.name} in configs/size/{size})"
+        )
     return _read_yaml(path)
 
 

@@ -69,7 +69,10 @@ def ensure_dataset(data: DataConfig) -> str:
     if root.startswith(("http://", "https://")) or (Path(root) / "manifest.json").is_file():
         return root
     if data.name != MOVING_MNIST:
-        raise ConfigError(f"no dataset at {root} (expected manifest.json there). Build it with\n    {build_command(data)}\nor set data.root")
+        raise ConfigError(
+            f"no dataset at {root} (expected manifest.json there). Build it with\n"
+            f"    {build_command(data)}\nor set data.root"
+        )
     with _locked(Path(root)):
         if not (Path(root) / "manifest.json").is_file():
             _build_moving_mnist(data, Path(root))

@@ -53,7 +53,8 @@ def judge(summary: dict[str, float]) -> list[tuple[bool, str]]:
         (model > repeated, f"PSNR of one sample {model:.2f} dB, last frame repeated {repeated:.2f} dB"),
         (
             error <= (1 - REQUIRED_IMPROVEMENT) * error_repeated,
-            f"median centroid error, predicted frames 1-5: {error:.2f} px; last frame repeated {error_repeated:.2f} px; "
+            f"median centroid error, predicted frames 1-5: {error:.2f} px; "
+            f"last frame repeated {error_repeated:.2f} px; "
             f"constant velocity {summary['centroid_constant_velocity']:.2f} px",
         ),
     ]

@@ -71,9 +71,9 @@ class World:
                 outcome = (work(), None)
             except Exception as error:  # noqa: BLE001 - it is raised again, on every rank
                 outcome = (None, error)
-        result, error = self.broadcast(outcome)
-        if error is not None:
-            raise error
+        result, failure = self.broadcast(outcome)
+        if failure is not None:
+            raise failure
         return result
 
     def barrier(self) -> None:
@@ -98,12 +98,14 @@ def joined(ranks: Ranks, threads: int = 0, force_cpu: bool = False) -> Iterator[
         torch.cuda.set_device(device)
     else:
         os.environ["DS_ACCELERATOR"] = "cpu"
-    dist.init_process_group("nccl" if use_gpu else "gloo", timeout=TIMEOUT, rank=ranks.rank, world_size=ranks.world_size)
+    dist.init_process_group(
+        "nccl" if use_gpu else "gloo", timeout=TIMEOUT, rank=ranks.rank, world_size=ranks.world_size
+    )
     try:
         control = dist.new_group(backend="gloo", timeout=TIMEOUT) if use_gpu else dist.group.WORLD
         yield World(ranks, device, control)
     finally:
-        gc.collect()  # engines hold process groups in cycles; one that outlives the group's end aborts the interpreter's
+        gc.collect()  # engines hold process groups in cycles; one that outlives its end aborts the interpreter
         dist.destroy_process_group()
 
 

@@ -16,9 +16,7 @@ CHECKPOINT_BYTES = 12
 
 def describe(config: Config, folder: RunFolder, where: str, world_size: int) -> str:
     """The page."""
-    plan = plan_batches(
-        config.train.global_batch, world_size, config.train.micro_batch, config.train.batchnorm_group
-    )
+    plan = plan_batches(config.train.global_batch, world_size, config.train.micro_batch, config.train.batchnorm_group)
     sections = {
         "resolved configuration": configs.to_yaml(config).rstrip(),
         "run folder": str(folder.path),
@@ -43,7 +41,7 @@ def _data(config: Config) -> str:
     if not (Path(root) / MANIFEST_FILE).is_file():
         return f"{root}: not built yet; {build_command(config.data)}"
     manifest = Manifest.load(Path(root))
-    counts = ", ".join(f"{split} {sum(s.samples for s in infos)} samples" for split, infos in manifest.splits.items())
+    counts = ", ".join(f"{split} {info.samples} samples" for split, info in manifest.splits.items())
     return f"{root}: {manifest.name}, {counts}, fingerprint {manifest.fingerprint[:12]}"
 
 
@@ -64,7 +62,11 @@ def _model(config: Config) -> str:
         f"uint8 frames {batch / 2**20:.1f} MiB per step over all ranks\n"
         f"checkpoint about {parameters * CHECKPOINT_BYTES / 2**20:.0f} MiB, "
         f"{config.checkpoint.keep_last + config.checkpoint.keep_best} kept"
-        + (f", and one every {config.checkpoint.milestone_every} steps for good" if config.checkpoint.milestone_every else "")
+        + (
+            f", and one every {config.checkpoint.milestone_every} steps for good"
+            if config.checkpoint.milestone_every
+            else ""
+        )
     )
 
 

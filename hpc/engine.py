@@ -61,7 +61,9 @@ class Engine:
         module.to(world.device)
         pool_batchnorm(module, plan.batchnorm_ranks)
         self.module = module
-        self._engine = _initialize(module, _adam(module, optimizer, world), _deepspeed_config(optimizer, plan, zero_stage))
+        self._engine = _initialize(
+            module, _adam(module, optimizer, world), _deepspeed_config(optimizer, plan, zero_stage)
+        )
         self._buffers = [b for b in module.buffers() if b.is_floating_point()]
         self._buffers_before = [b.clone() for b in self._buffers]
 
@@ -202,7 +204,10 @@ class Engine:
         step = next(iter(moments.values()))["step"]
         for flat in zero.single_partition_of_fp32_groups:
             device = flat.device if zero.optimizer.param_groups[0].get("fused") else "cpu"
-            zero.optimizer.state[flat] = {"step": step.clone().to(device), **{key: torch.zeros_like(flat) for key in MOMENTS}}
+            zero.optimizer.state[flat] = {
+                "step": step.clone().to(device),
+                **{key: torch.zeros_like(flat) for key in MOMENTS},
+            }
         zero._lazy_init_hp_params_optimizer_state()
         for name, saved in moments.items():
             for key in MOMENTS:
@@ -259,8 +264,10 @@ def _check_names(saved: dict[str, Tensor], module: nn.Module) -> None:
     if missing := sorted(own.keys() ^ saved.keys()):
         raise ValueError(
             f"the checkpoint and the model differ in {len(missing)} tensors, first {missing[0]!r}: "
-            "it was written with another model.* configuration; resume with that one, or start anew with train.resume=never"
+            "it was written with another model.* configuration; resume with that one, or start anew: train.resume=never"
         )
     for name, tensor in own.items():
         if tensor.shape != saved[name].shape:
-            raise ValueError(f"{name}: the checkpoint has shape {tuple(saved[name].shape)}, the model {tuple(tensor.shape)}")
+            raise ValueError(
+                f"{name}: the checkpoint has shape {tuple(saved[name].shape)}, the model {tuple(tensor.shape)}"
+            )

@@ -58,7 +58,9 @@ def test_protocol(config: Config, source: ClipSource) -> Protocol:
     """
     settings = config.eval
     if settings.test_clips > len(source):
-        raise ConfigError(f"eval.test_clips={settings.test_clips}, but the test split has {len(source)} clips; 0 means all")
+        raise ConfigError(
+            f"eval.test_clips={settings.test_clips}, but the test split has {len(source)} clips; 0 means all"
+        )
     return Protocol(
         num_clips=settings.test_clips or len(source),
         num_context=config.model.nt_cond,
@@ -84,7 +86,10 @@ def _collect(stop: StopFlag, world: World, causes: list[StopCause]) -> Callable[
 def _report(found: Evaluation, config: Config, folder: RunFolder, step: int) -> None:
     about = {"step": step, "protocol": vars(found.protocol), "config": configs.to_dict(config), "code": code_version()}
     files = write_results(found, folder.evaluation, about)
-    print(f"\nstep {step}, {len(found.clips)} test clips, frames {found.protocol.num_context + 1} to {found.protocol.num_frames}")
+    print(
+        f"\nstep {step}, {len(found.clips)} test clips, "
+        f"frames {found.protocol.num_context + 1} to {found.protocol.num_frames}"
+    )
     print(format_table(table_rows(found)))
     for name, path in files.items():
         print(f"{name:12} {path}")

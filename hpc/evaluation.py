@@ -59,7 +59,7 @@ class ClipScores:
     index: int
     key: str
     curves: dict[str, dict[str, list[float]]]
-    """method -> metric -> value of each predicted frame. `best` is best of N by that metric, `single` the mean over samples."""
+    """method -> metric -> value of each predicted frame; `best` of N by that metric, `single` the mean over samples."""
     best_sample: dict[str, int]
 
 
@@ -122,7 +122,7 @@ def evaluate(
     *,
     autocast: Callable[[], Any],
     stopping: Callable[[], bool] = lambda: False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Evaluation:
     """Score `model` on the first `protocol.num_clips` clips. Collective.
 

@@ -12,7 +12,7 @@ from odevid.model import VideoModel
 
 
 def load_predictor(config: Config, folder: RunFolder, world: World) -> tuple[VideoModel, int]:
-    """The run's model with the weights that eval.checkpoint names, on this rank's device, and their step. Collective."""
+    """The model with the weights that eval.checkpoint names, on this rank's device, and their step. Collective."""
     store = _store(config, folder)
     chosen = world.on_rank_0(lambda: choose(store, config))
     model = _build(config, store, chosen)
@@ -38,7 +38,9 @@ def choose(store: CheckpointStore, config: Config) -> Checkpoint:
         name = config.eval.best_metric
         scored = [checkpoint for checkpoint in store.complete() if name in checkpoint.meta.get("metrics", {})]
         if not scored:
-            raise ConfigError(f"eval.checkpoint=best, but no checkpoint in {store.root} was validated; use eval.checkpoint=last")
+            raise ConfigError(
+                f"eval.checkpoint=best, but no checkpoint in {store.root} was validated; use eval.checkpoint=last"
+            )
         return max(scored, key=lambda checkpoint: float(checkpoint.meta["metrics"][name]))
     newest = store.newest()
     if newest is None:
@@ -47,7 +49,9 @@ def choose(store: CheckpointStore, config: Config) -> Checkpoint:
 
 
 def _store(config: Config, folder: RunFolder) -> CheckpointStore:
-    return CheckpointStore(folder.checkpoints, keep_last=config.checkpoint.keep_last, best_metric=config.eval.best_metric)
+    return CheckpointStore(
+        folder.checkpoints, keep_last=config.checkpoint.keep_last, best_metric=config.eval.best_metric
+    )
 
 
 def _build(config: Config, store: CheckpointStore, chosen: Checkpoint) -> VideoModel:

@@ -43,7 +43,8 @@ class Guard:
         """
         if self.bad_steps > self.max_bad_steps:
             raise BudgetExceeded(
-                f"step {step}: {reason}; that is bad step number {self.bad_steps}, train.max_bad_steps={self.max_bad_steps}. "
+                f"step {step}: {reason}; that is bad step number {self.bad_steps}, "
+                f"train.max_bad_steps={self.max_bad_steps}. "
                 f"Clips of this batch: {', '.join(keys[:16])}{' ...' if len(keys) > 16 else ''}. "
                 "Lower optimizer.lr or set optimizer.clip_norm, or look at these clips; the last checkpoint is intact"
             )

@@ -1,4 +1,4 @@
-"""`python hpc/launch.py [VERB] ...`: hands over to `hpc.cli`. Nothing is defined here, so nothing is pickled from __main__."""
+"""`python hpc/launch.py [VERB] ...`: hands over to `hpc.cli`. Nothing is defined here: __main__ cannot be pickled."""
 
 import sys
 from pathlib import Path

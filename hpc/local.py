@@ -70,7 +70,7 @@ def _wait(ranks: list[subprocess.Popen[bytes]], folder: RunFolder) -> int:
 def _forwarding(ranks: list[subprocess.Popen[bytes]]) -> Iterator[None]:
     """Pass signals on to the ranks, which live in sessions of their own."""
 
-    def forward(number: int, frame: object) -> None:
+    def forward(number: int, _frame: object) -> None:
         for process in ranks:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(number)

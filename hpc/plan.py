@@ -76,13 +76,13 @@ def plan_batches(global_batch: int, world_size: int, micro_batch: int = 0, batch
     together = micro * world_size
     if group > together:
         raise ConfigError(
-            f"train.micro_batch={micro} on {world_size} ranks normalises {together} clips at a time, but BatchNorm is to "
-            f"pool {group}: that changes the results. Raise train.micro_batch to {group // world_size} or use more ranks, "
+            f"train.micro_batch={micro} on {world_size} ranks normalises {together} clips at once, but BatchNorm is to "
+            f"pool {group}: that changes results. Raise train.micro_batch to {group // world_size}, use more ranks, "
             f"or say yes to smaller groups with train.batchnorm_group={together}"
         )
     if group % micro or together % group:
         raise ConfigError(
-            f"train.batchnorm_group={group} must be a multiple of the micro-batch ({micro}) and divide the {together} clips "
-            f"of one pass over all ranks; with train.batchnorm_group={together} it is the whole pass"
+            f"train.batchnorm_group={group} must be a multiple of train.micro_batch={micro} and divide "
+            f"the {together} clips of one pass over all ranks; train.batchnorm_group={together} is the whole pass"
         )
     return BatchPlan(global_batch, micro, per_rank // micro, world_size, group)

@@ -41,7 +41,10 @@ class StepResult:
 
 
 class Recipe(Protocol):
-    engines: Mapping[str, Engine]
+    @property
+    def engines(self) -> Mapping[str, Engine]:
+        """By name; their states make up the checkpoint."""
+        ...
 
     @property
     def predictor(self) -> nn.Module:
@@ -71,7 +74,7 @@ class MaximumLikelihood:
         engine = Engine(
             model, config.optimizer, plan, world, precision=config.train.precision, zero_stage=config.train.zero_stage
         )
-        self.engines = {"model": engine}
+        self.engines: Mapping[str, Engine] = {"model": engine}
 
     @property
     def predictor(self) -> nn.Module:

@@ -78,7 +78,12 @@ def _from_torchrun(environ: Mapping[str, str]) -> Ranks:
     world = int(environ["WORLD_SIZE"])
     local_world = int(environ.get("LOCAL_WORLD_SIZE", world))
     return Ranks(
-        int(environ["RANK"]), int(environ["LOCAL_RANK"]), world, local_world, environ["MASTER_ADDR"], int(environ["MASTER_PORT"])
+        int(environ["RANK"]),
+        int(environ["LOCAL_RANK"]),
+        world,
+        local_world,
+        environ["MASTER_ADDR"],
+        int(environ["MASTER_PORT"]),
     )
 
 
@@ -117,7 +122,9 @@ def node_address(host: str) -> str:
     try:
         socket.getaddrinfo(host, None)
     except socket.gaierror:
-        shown = subprocess.run(["scontrol", "-o", "show", "node", host], capture_output=True, text=True, check=False).stdout
+        shown = subprocess.run(
+            ["scontrol", "-o", "show", "node", host], capture_output=True, text=True, check=False
+        ).stdout
         for word in shown.split():
             if word.startswith("NodeAddr="):
                 return word.partition("=")[2]

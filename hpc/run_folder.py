@@ -1,19 +1,18 @@
 """Where everything of a run lies. The folder is the run: whoever has it can resume, evaluate and report.
 
-    config.yaml       resolved configuration, what every attempt reads
-    metrics.jsonl     the truth about what happened, one line per record
-    checkpoints/      step-000001000/ ...
-    pictures/         samples of the validations
-    evaluation/       tables, curves and pictures of `evaluate`
-    model.pt          exported weights with their configuration: odevid.load(path)
-    logs/             output of each rank
-    wandb/            offline mirror
-    STOP              touch it to stop the run after a save
+config.yaml       resolved configuration, what every attempt reads
+metrics.jsonl     the truth about what happened, one line per record
+checkpoints/      step-000001000/ ...
+pictures/         samples of the validations
+evaluation/       tables, curves and pictures of `evaluate`
+model.pt          exported weights with their configuration: odevid.load(path)
+logs/             output of each rank
+wandb/            offline mirror
+STOP              touch it to stop the run after a save
 """
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -46,7 +45,7 @@ class RunFolder:
         attempt = (int(counter.read_text()) if counter.is_file() else 0) + 1
         partial = counter.with_name("attempts.tmp")
         partial.write_text(str(attempt))
-        os.replace(partial, counter)
+        partial.replace(counter)
         return attempt
 
 
@@ -68,5 +67,7 @@ def existing_run(run: str) -> RunFolder:
     """
     folder = RunFolder(Path(run).resolve())
     if not folder.config.is_file():
-        raise ConfigError(f"run={run}: no config.yaml there, so it is not a run folder; runs started here are under runs/")
+        raise ConfigError(
+            f"run={run}: no config.yaml there, so it is not a run folder; runs started here are under runs/"
+        )
     return folder

@@ -162,7 +162,9 @@ class Trainer:
         parts = self.world.gather(self.meters.collect())
         scalars = {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
         scalars["data_wait_share_max"] = max(part["data_wait_share"] for part in parts)
-        scalars["lr"] = self.config.optimizer.lr * lr_factor(self.config.optimizer, self.step - 1, self.config.train.steps)
+        scalars["lr"] = self.config.optimizer.lr * lr_factor(
+            self.config.optimizer, self.step - 1, self.config.train.steps
+        )
         scalars["memory_gib"] = max(self.world.gather(peak_memory_bytes(self.world.device))) / 2**30
         scalars["samples_consumed"] = self.samples_consumed
         scalars["bad_steps"] = self.guard.bad_steps
@@ -275,7 +277,9 @@ class Trainer:
                 self._durable()
             if cause is None and self.world.rank == 0:
                 self._export()
-        self.tracker.event("finished" if cause is None else "stopped", self.step, {"cause": cause.label if cause else "schedule"})
+        self.tracker.event(
+            "finished" if cause is None else "stopped", self.step, {"cause": cause.label if cause else "schedule"}
+        )
         self.world.barrier()
         return Outcome(self.step, cause)
 

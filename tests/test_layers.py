@@ -26,17 +26,23 @@ def _imports(path: Path) -> set[str]:
 
 @pytest.mark.parametrize(("package", "forbidden"), [("odevid", {"hpc", "shards"}), ("shards", {"hpc", "odevid"})])
 def test_science_and_data_know_neither_each_other_nor_the_cluster(package, forbidden):
-    offenders = {str(p.relative_to(ROOT)): bad for p in (ROOT / package).rglob("*.py") if (bad := _imports(p) & forbidden)}
+    offenders = {
+        str(p.relative_to(ROOT)): bad for p in (ROOT / package).rglob("*.py") if (bad := _imports(p) & forbidden)
+    }
     assert offenders == {}
 
 
 @pytest.mark.parametrize(("library", "home"), ALONE.items())
 def test_each_heavy_library_is_imported_in_one_module_only(library, home):
-    homes = {str(p.relative_to(ROOT)) for name in PACKAGES for p in (ROOT / name).rglob("*.py") if library in _imports(p)}
+    homes = {
+        str(p.relative_to(ROOT)) for name in PACKAGES for p in (ROOT / name).rglob("*.py") if library in _imports(p)
+    }
     assert homes == {home}
 
 
-@pytest.mark.parametrize("module", ["hpc.cli", "hpc.config", "hpc.task", "hpc.submit", "hpc.stop", "odevid", "odevid.config", "shards"])
+@pytest.mark.parametrize(
+    "module", ["hpc.cli", "hpc.config", "hpc.task", "hpc.submit", "hpc.stop", "odevid", "odevid.config", "shards"]
+)
 def test_what_a_login_node_imports_does_not_import_torch(module):
     code = f"import sys, {module}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -1,20 +1,21 @@
 """The truth about a run: one line of JSON per thing that happened, appended and never rewritten.
 
-In:  kind, step, and plain values.
+In:  kind, step, and named plain values.
 Out: RUN/metrics.jsonl, and on reading the one lineage of records that led to the present weights.
 
     RUN/metrics-000001.jsonl   the oldest lines, moved here when the file had grown to `rotate_bytes`
     RUN/metrics.jsonl          the newest lines
 
-A line: {"v":1,"seq":41,"kind":"train","attempt":2,"step":4100,"time":1700000000.1,"data":{"loss":0.5}}
+A line: {"v":1,"seq":41,"kind":"train","attempt":2,"step":4100,"time":1700000000.1,"scalars":{"loss":0.5}}
     v        version of this format
     seq      number of the line since the run began: never repeated, never going back
-    kind     "start" (an attempt began; data: about, config), "resume" (data: from_step), "train" and "eval" (data:
-             scalars), "video" (data: name, path below RUN), "event" (data: name, details)
+    kind     "start" (an attempt began; about, config), "resume" (from_step), "train" and "eval" (scalars),
+             "video" (name, path below RUN), "event" (name, details)
     attempt  1 for the first process that wrote, one more after every restart
     step     optimiser steps done
     time     seconds since 1970
-NaN and infinities in `data` are the strings "NaN", "Infinity", "-Infinity" (see `strict_json`).
+    ...      what is in brackets above: `Record.data`
+NaN and infinities are the strings "NaN", "Infinity", "-Infinity" (see `strict_json`).
 
 A run resumed at step S recomputes the steps after S. The lines of the former attempt beyond S are not deleted: the
 `resume` line marks them as superseded, and `surviving` leaves them out.
@@ -34,6 +35,7 @@ from hpc.tracking import strict_json
 
 VERSION = 1
 CURRENT = "metrics.jsonl"
+HEAD = ("seq", "kind", "attempt", "step", "time")
 _ROTATED = "metrics-{:06d}.jsonl"
 _LOGGER = logging.getLogger(__name__)
 
@@ -54,7 +56,8 @@ class Record(NamedTuple):
 
     def line(self) -> bytes:
         """As it stands in the file, newline included."""
-        return (strict_json.dumps({"v": VERSION, **self._asdict()}) + "\n").encode()
+        head = {"v": VERSION, **{name: getattr(self, name) for name in HEAD}}
+        return (strict_json.dumps({**head, **self.data}) + "\n").encode()
 
 
 class Journal:
@@ -89,7 +92,9 @@ class Journal:
         self._open()
 
     def append(self, kind: str, step: int, data: Mapping[str, Any]) -> Record:
-        """Write one line. TypeError, naming the key, for a value that is not plain."""
+        """Write one line. TypeError, naming the key, for a value that is not plain; ValueError for a key of the head."""
+        if taken := {"v", *HEAD} & data.keys():
+            raise ValueError(f"data has the keys {sorted(taken)}, which every line has anyway: choose other names")
         record = Record(self._next_seq, kind, self._attempt, step, round(time.time(), 3), dict(data))
         line = record.line()
         self._next_seq += 1
@@ -213,11 +218,11 @@ def parse(line: bytes, where: str) -> Record:
         version = body.pop("v")
         if version != VERSION:
             raise JournalError(f"{where} has format version {version!r}; this version of the code reads {VERSION}")
-        return Record(**body)
+        return Record(*(body.pop(name) for name in HEAD), data=body)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise JournalError(
             f"{where} is not a journal record ({error!r}): {line[:80]!r}. Expected one JSON object per line with v, "
-            "seq, kind, attempt, step, time and data. Repair or delete that line."
+            "seq, kind, attempt, step and time. Repair or delete that line."
         ) from error
 
 

@@ -4,8 +4,8 @@ In:  scalars, events and videos of the loop. Out: records of these kinds in RUN/
 
     resume  an attempt goes on at `step`: what was written before for later steps is superseded
     start   an attempt begins at `step`: `about` (ranks, plan, code version) and the whole `config`
-    train   means over the steps since the last one, by name
-    eval    scalars of a validation, by name
+    train   `scalars`, means over the steps since the last one
+    eval    `scalars` of a validation
     event   `name` and `details`: bad_step, substitution, save_failed, stopped, finished, error ...
     video   `name` and `path`, relative to the run folder
 
@@ -87,7 +87,7 @@ class Tracker:
         """Scalars of kind "train" or "eval"."""
         if self._display is None:
             return
-        self._write(kind, step, {name: float(value) for name, value in scalars.items()})
+        self._write(kind, step, {"scalars": {name: float(value) for name, value in scalars.items()}})
         if kind == "train":
             self._display.train(step, scalars)
         else:

@@ -171,7 +171,7 @@ def row(record: Record) -> dict[str, float]:
     """What W&B logs of a record, videos aside; only "step" and "attempt" for a record that holds no number."""
     values: dict[str, float] = {"step": record.step, "attempt": record.attempt}
     if record.kind in ("train", "eval"):
-        values |= {f"{record.kind}/{name}": value for name, value in record.data.items()}
+        values |= {f"{record.kind}/{name}": value for name, value in record.data["scalars"].items()}
     if record.kind == "event":
         values[f"event/{record.data['name']}"] = 1
     return values

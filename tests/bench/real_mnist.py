@@ -1,6 +1,6 @@
 """SRVP on real MNIST digits at a reduced width, within a stated CPU budget, against two trivial predictors.
 
-    python -m tests.bench.real_mnist --mnist FOLDER_WITH_IDX_GZ --out RUN_FOLDER [--digits 2 --stochastic] [--minutes 85]
+    python -m tests.bench.real_mnist --mnist FOLDER_WITH_IDX_GZ --out RUN_FOLDER [--digits 2 --stochastic]
 
 Trains through `hpc/launch.py` on one CPU rank of one thread for the given minutes, evaluates 256 test videos (frames 6
 to 15 from 5 given ones), and prints mean PSNR with its 95 % interval for one sample, best of 10, the last frame
@@ -26,7 +26,14 @@ from shards import open_source
 ROOT = Path(__file__).resolve().parents[2]
 GIVEN, FRAMES, VIDEOS = 5, 15, 256
 NETWORK = ["model.nf=16", "model.nhx=64", "model.nh_inf=128", "model.nh_res=256", "model.ny=20", "model.nz=8"]
-SCHEDULE = ["model.nt_inf=3", "model.nt_cond=5", f"data.num_frames={FRAMES}", "data.workers=0", "optimizer.lr=1e-3", "model.res_gain=1.0"]
+SCHEDULE = [
+    "model.nt_inf=3",
+    "model.nt_cond=5",
+    f"data.num_frames={FRAMES}",
+    "data.workers=0",
+    "optimizer.lr=1e-3",
+    "model.res_gain=1.0",
+]
 
 
 def main() -> None:
@@ -36,10 +43,14 @@ def main() -> None:
     _launch("train", run, *_overrides(options))
     trained = time.monotonic()
     _launch("evaluate", run)
-    print(f"trained {(trained - started) / 60:.1f} minutes on one thread; evaluated in {time.monotonic() - trained:.0f} s")
+    print(
+        f"trained {(trained - started) / 60:.1f} minutes on one thread; evaluated in {time.monotonic() - trained:.0f} s"
+    )
     summary = json.loads((run / "evaluation" / "scores.json").read_text())["summary"]
     mean = _mean_frame_psnr(run)
-    print(f"mean frame of the training videos: {mean} dB (PSNR), last frame repeated {summary['psnr_repeat_last']:.2f} dB")
+    print(
+        f"mean frame of the training videos: {mean} dB (PSNR), last frame repeated {summary['psnr_repeat_last']:.2f} dB"
+    )
 
 
 def _overrides(options: argparse.Namespace) -> list[str]:

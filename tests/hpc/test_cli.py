@@ -59,7 +59,12 @@ def test_one_process_per_gpu_is_the_local_default(monkeypatch):
 
 def test_flags_keys_and_verbs_mix_in_any_order():
     request = parse(["evaluate", "run=x", "--ranks", "2", "eval.test_samples=5"])
-    assert (request.verb, request.run, request.ranks, request.overrides) == ("evaluate", "x", 2, ["eval.test_samples=5"])
+    assert (request.verb, request.run, request.ranks, request.overrides) == (
+        "evaluate",
+        "x",
+        2,
+        ["eval.test_samples=5"],
+    )
 
 
 def test_an_unknown_verb_names_the_known_ones(capsys):
@@ -78,7 +83,16 @@ def test_a_started_run_refuses_another_experiment(tmp_path):
 
 
 def test_missing_data_other_than_moving_mnist_is_an_error_with_the_build_command(tmp_path, capsys):
-    code = cli.main(["experiment=srvp_kth", "size=test", "data.name=kth", f"data.root={tmp_path}", "--debug", f"run={tmp_path / 'r'}"])
+    code = cli.main(
+        [
+            "experiment=srvp_kth",
+            "size=test",
+            "data.name=kth",
+            f"data.root={tmp_path}",
+            "--debug",
+            f"run={tmp_path / 'r'}",
+        ]
+    )
     assert code == 2
     assert "python -m shards build kth" in capsys.readouterr().err
 
@@ -100,13 +114,22 @@ def _sbatch(page: str, run: Path) -> str:
     """The batch script with what depends on this machine replaced."""
     script = page.partition("# sbatch script\n")[2]
     script = script.replace(sys.executable, "PYTHON").replace(str(run), "RUN").replace(str(ROOT), "CODE")
-    return re.sub(r"# Parameters\n(#SBATCH .*\n)+", lambda m: "# Parameters\n" + "".join(sorted(m[0].splitlines(True)[1:])), script)
+    return re.sub(
+        r"# Parameters\n(#SBATCH .*\n)+",
+        lambda m: "# Parameters\n" + "".join(sorted(m[0].splitlines(True)[1:])),
+        script,
+    )
 
 
 def test_launch_py_keeps_its_own_folder_off_the_path_and_shadows_no_standard_module():
     names = {path.stem for path in (ROOT / "hpc").glob("*.py")}
     assert not names & set(sys.stdlib_module_names)
     done = subprocess.run(
-        [sys.executable, "hpc/launch.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True, env=dict(os.environ)
+        [sys.executable, "hpc/launch.py", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        env=dict(os.environ),
     )
     assert "python hpc/launch.py --nodes 4" in done.stdout

@@ -76,7 +76,9 @@ def test_baselines_are_what_the_moving_squares_say(alone):
     steps = torch.arange(1.0, 5.0, dtype=torch.float64)[None]
     torch.testing.assert_close(alone.curves("repeat_last", "centroid"), index * steps, rtol=1e-5, atol=1e-4)
     torch.testing.assert_close(alone.curves("constant_velocity", "centroid"), 0 * index * steps, rtol=0, atol=1e-3)
-    assert np.isfinite(alone.scalars()["psnr_repeat_last"]), "the square that stands still must not make the mean infinite"
+    assert np.isfinite(alone.scalars()["psnr_repeat_last"]), (
+        "the square that stands still must not make the mean infinite"
+    )
 
 
 def test_results_leave_a_table_curves_and_pictures(alone, tmp_path):
@@ -100,7 +102,12 @@ def _stopped(world: World) -> bool:
 
     with pytest.raises(EvaluationStopped):
         evaluate(
-            build_model(TINY), Squares(), PROTOCOL, world, autocast=contextlib.nullcontext, stopping=stopping  # type: ignore[arg-type]
+            build_model(TINY),
+            Squares(),
+            PROTOCOL,
+            world,
+            autocast=contextlib.nullcontext,
+            stopping=stopping,  # type: ignore[arg-type]
         )
     return True
 

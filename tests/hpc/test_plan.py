@@ -34,7 +34,11 @@ def test_a_smaller_group_shrinks_the_micro_batch_to_fit():
 
 @pytest.mark.parametrize(
     ("arguments", "names"),
-    [((128, 3), "valid numbers of ranks: 1, 2, 4"), ((128, 2, 7), "valid: 1, 2, 4"), ((128, 2, 0, 5), "does not divide")],
+    [
+        ((128, 3), "valid numbers of ranks: 1, 2, 4"),
+        ((128, 2, 7), "valid: 1, 2, 4"),
+        ((128, 2, 0, 5), "does not divide"),
+    ],
 )
 def test_impossible_sizes_are_errors_that_name_the_possible_ones(arguments, names):
     with pytest.raises(ConfigError, match=names):

@@ -39,11 +39,30 @@ class Run:
         self.folder, self.data = folder, data
 
     def start(self, *arguments: str, ranks: int = 2, verb: str = "train") -> subprocess.Popen[str]:
-        fresh = [] if (self.folder / "config.yaml").exists() else ["size=test", f"data.root={self.data}", f"train.steps={STEPS}"]
-        command = [sys.executable, "hpc/launch.py", verb, "--ranks", str(ranks), f"run={self.folder}", *fresh, *arguments]
+        fresh = (
+            []
+            if (self.folder / "config.yaml").exists()
+            else ["size=test", f"data.root={self.data}", f"train.steps={STEPS}"]
+        )
+        command = [
+            sys.executable,
+            "hpc/launch.py",
+            verb,
+            "--ranks",
+            str(ranks),
+            f"run={self.folder}",
+            *fresh,
+            *arguments,
+        ]
         environ = {name: value for name, value in os.environ.items() if not name.startswith("SLURM")}
         return subprocess.Popen(
-            command, cwd=ROOT, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=ROOT,
+            env=environ,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
 
     def finish(self, *arguments: str, ranks: int = 2, verb: str = "train", code: int = 0) -> str:
@@ -165,7 +184,9 @@ def test_one_rank_killed_ends_the_others_at_once(tmp_path, data):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
-def test_a_signal_saves_at_an_agreed_step_exits_0_and_the_resume_ends_in_the_same_bits(tmp_path, data, untouched, number):
+def test_a_signal_saves_at_an_agreed_step_exits_0_and_the_resume_ends_in_the_same_bits(
+    tmp_path, data, untouched, number
+):
     run = Run(tmp_path / "run", data)
     output = run.interrupt(lambda process: process.send_signal(number))
     stopped_at = run.state()["step"]
@@ -183,8 +204,8 @@ def test_a_stop_file_stops_and_its_removal_lets_the_run_go_on_at_another_world_s
     stopped_at = run.state()["step"]
     steps = stopped_at + 4
     run.finish(f"train.steps={steps}", ranks=1)
-    losses = {r["step"]: r["loss"] for r in run.records() if r["kind"] == "train"}
-    expected = {r["step"]: r["loss"] for r in untouched.records() if r["kind"] == "train"}
+    losses = {r["step"]: r["scalars"]["loss"] for r in run.records() if r["kind"] == "train"}
+    expected = {r["step"]: r["scalars"]["loss"] for r in untouched.records() if r["kind"] == "train"}
     for step in range(1, min(steps, STEPS) + 1):
         assert losses[step] == pytest.approx(expected[step], rel=2e-3), step
     assert run.state()["samples_consumed"] == steps * 4
@@ -214,8 +235,8 @@ def test_zero_stages_and_bf16_train_through_the_same_command(tmp_path, data, unt
     for stage in (1, 2):
         run = Run(tmp_path / f"zero{stage}", data)
         run.finish(f"train.zero_stage={stage}", "train.steps=6")
-        losses = [r["loss"] for r in run.records() if r["kind"] == "train"]
-        expected = [r["loss"] for r in untouched.records() if r["kind"] == "train"][:6]
+        losses = [r["scalars"]["loss"] for r in run.records() if r["kind"] == "train"]
+        expected = [r["scalars"]["loss"] for r in untouched.records() if r["kind"] == "train"][:6]
         assert losses == pytest.approx(expected, rel=1e-4)
     run = Run(tmp_path / "bf16", data)
     run.finish("train.precision=bf16", "train.steps=2", ranks=1)

@@ -22,7 +22,7 @@ from hpc.tracking.journal import (
 
 def train(journal, *steps):
     for step in steps:
-        journal.append("train", step, {"loss": step / 10, "attempt": journal._attempt})
+        journal.append("train", step, {"scalars": {"loss": step / 10}})
 
 
 def lineage(run_dir):
@@ -47,8 +47,8 @@ def test_every_line_is_standard_json_also_with_nan(tmp_path):
     journal.close()
     (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
     body = json.loads(line, parse_constant=lambda name: pytest.fail(name))
-    assert body["data"] == {"loss": "NaN", "norm": "Infinity", "low": "-Infinity"}
-    assert set(body) == {"v", "seq", "kind", "attempt", "step", "time", "data"}
+    assert set(body) == {"v", "seq", "kind", "attempt", "step", "time", "loss", "norm", "low"}
+    assert (body["loss"], body["norm"], body["low"]) == ("NaN", "Infinity", "-Infinity")
     (record,) = read_records(tmp_path)
     assert math.isnan(record.data["loss"])
     assert record.data["norm"] == math.inf
@@ -59,8 +59,10 @@ def test_a_value_that_is_not_plain_is_refused_by_name(tmp_path):
     import numpy
 
     journal = Journal(tmp_path, attempt=1)
-    with pytest.raises(TypeError, match=r"\['data'\]\['loss'\] is a numpy.float32"):
+    with pytest.raises(TypeError, match=r"\['loss'\] is a numpy.float32"):
         journal.append("train", 1, {"loss": numpy.float32(1)})
+    with pytest.raises(ValueError, match="'step'"):
+        journal.append("train", 1, {"step": 2})
     train(journal, 2)
     journal.close()
     assert [record.seq for record in read_records(tmp_path)] == [0]

@@ -8,7 +8,6 @@ optimiser, and unequal batch shapes: the discriminator sees real and generated c
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -73,10 +72,9 @@ class AlternatingRecipe:
         self.seed, self.global_batch, self.device = config.seed, plan.global_batch, world.device
         generator, discriminator = build(config.seed, config.data.num_frames)
         stage = config.train.zero_stage
-        pairs = replace(plan)  # the same arithmetic: a pair of clips for each row
         self.engines = {
             "generator": Engine(generator, OPTIMIZER_G, plan, world, zero_stage=stage),
-            "discriminator": Engine(discriminator, OPTIMIZER_D, pairs, world, zero_stage=stage),
+            "discriminator": Engine(discriminator, OPTIMIZER_D, plan, world, zero_stage=stage),
         }
 
     @property

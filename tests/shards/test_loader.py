@@ -105,7 +105,7 @@ class SlowSource:
     def __len__(self) -> int:
         return 100
 
-    def fetch(self, positions: np.ndarray, seed: int) -> Fetched:  # noqa: ARG002
+    def fetch(self, positions: np.ndarray, seed: int) -> Fetched:
         time.sleep(self.seconds)
         return Fetched({"pid": np.array([os.getpid()]), "threads": np.array([torch.get_num_threads()])}, ["x"])
 
