@@ -92,7 +92,7 @@ class Journal:
         self._open()
 
     def append(self, kind: str, step: int, data: Mapping[str, Any]) -> Record:
-        """Write one line. TypeError, naming the key, for a value that is not plain; ValueError for a key of the head."""
+        """Write one line. TypeError, naming the key, for a value that is not plain; ValueError for a key in HEAD."""
         if taken := {"v", *HEAD} & data.keys():
             raise ValueError(f"data has the keys {sorted(taken)}, which every line has anyway: choose other names")
         record = Record(self._next_seq, kind, self._attempt, step, round(time.time(), 3), dict(data))

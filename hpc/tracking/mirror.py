@@ -97,7 +97,15 @@ class Mirror:
             self._release()
 
     def _start(self, log: LogConfig) -> subprocess.Popen[bytes]:
-        spec = MirrorSpec(str(self._dir.resolve()), log.wandb, log.project, log.group, kept_id(self._dir))
+        folder = self._dir.resolve()
+        spec = MirrorSpec(
+            run_dir=str(folder),
+            mode=log.wandb,
+            project=log.project,
+            group=log.group,
+            run_id=kept_id(folder),
+            title=f"{folder.parent.name}/{folder.name}",
+        )
         root = str(Path(__file__).resolve().parents[2])
         environ = dict(os.environ)
         environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [environ.get("PYTHONPATH")])])

@@ -44,6 +44,10 @@ LAST_WORD = b"exit_code "
 Mode = Literal["online", "offline"]
 
 
+class MirrorError(RuntimeError):
+    """W&B does not want to; the message is its own and what to do."""
+
+
 @dataclass(frozen=True)
 class MirrorSpec:
     """Which W&B run to write."""
@@ -54,6 +58,8 @@ class MirrorSpec:
     project: str
     group: str
     run_id: str
+    title: str
+    """How W&B lists it."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -119,11 +125,14 @@ def is_reachable(url: str, timeout_s: float = REACH_TIMEOUT_S) -> bool:
     return bool(answered)
 
 
-def open_run(spec: MirrorSpec, mode: Mode, config: dict[str, Any]) -> Any:
+def open_run(spec: MirrorSpec, mode: Mode, config: dict[str, Any], finish_timeout_s: float = FINISH_TIMEOUT_S) -> Any:
     """Begin or continue the W&B run of `spec`.
 
+    Args:
+        finish_timeout_s: how long `run.finish` may upload; 0: as long as it takes.
+
     Raises:
-        OSError: RUN/wandb cannot be made. wandb.Error: W&B does not start.
+        OSError: RUN/wandb cannot be made. MirrorError: W&B does not start.
     """
     import wandb
 
@@ -135,20 +144,22 @@ def open_run(spec: MirrorSpec, mode: Mode, config: dict[str, Any]) -> Any:
         disable_git=True,
         disable_code=True,
         init_timeout=INIT_TIMEOUT_S,
-        finish_timeout=FINISH_TIMEOUT_S,
-        x_stats_pid=os.getppid(),
+        finish_timeout=finish_timeout_s,
     )
-    run = wandb.init(
-        project=spec.project,
-        group=spec.group or None,
-        id=spec.run_id,
-        name=f"{folder.parent.name}/{folder.name}",
-        dir=str(folder),
-        mode=mode,
-        resume="allow" if mode == "online" else None,
-        config=config,
-        settings=settings,
-    )
+    try:
+        run = wandb.init(
+            project=spec.project,
+            group=spec.group or None,
+            id=spec.run_id,
+            name=spec.title,
+            dir=str(folder),
+            mode=mode,
+            resume="allow" if mode == "online" else None,
+            config=config,
+            settings=settings,
+        )
+    except wandb.Error as error:
+        raise MirrorError(f"W&B ({mode}): {error} (set WANDB_API_KEY, or choose offline)") from error
     run.define_metric("step")
     run.define_metric("*", step_metric="step")
     return run
@@ -156,12 +167,10 @@ def open_run(spec: MirrorSpec, mode: Mode, config: dict[str, Any]) -> Any:
 
 def open_run_or_offline(spec: MirrorSpec, config: dict[str, Any]) -> tuple[Any, Mode]:
     """Like `open_run`; auto falls back to offline when the server turns us away."""
-    import wandb
-
     mode = choose_mode(spec.mode)
     try:
         return open_run(spec, mode, config), mode
-    except wandb.Error:
+    except MirrorError:
         if spec.mode != "auto" or mode == "offline":
             raise
         return open_run(spec, "offline", config), "offline"
@@ -177,19 +186,20 @@ def row(record: Record) -> dict[str, float]:
     return values
 
 
-def write_record(run: Any, record: Record, run_dir: Path) -> None:
-    """Log one record at the journal's line number."""
+def write_record(run: Any, record: Record, run_dir: Path) -> bool:
+    """Log one record at the journal's line number and time; False for a video whose file is gone."""
     import wandb
 
-    values: dict[str, Any] = dict(row(record))
+    values: dict[str, Any] = {**row(record), "_timestamp": record.time}
     if record.kind == "video":
         path = run_dir / record.data["path"]
         if not path.is_file():
-            return
+            return False
         values[f"video/{record.data['name']}"] = wandb.Video(str(path), format=path.suffix.lstrip("."))
     if record.kind == "start":
         run.config.update({"about": record.data["about"], "attempt": record.attempt}, allow_val_change=True)
     run.log(values, step=record.seq, commit=True)
+    return True
 
 
 def serve(spec: MirrorSpec) -> int:
