@@ -2,7 +2,7 @@
 
     raw     the array's own bytes, C order, little-endian: exact, a window is read without the rest. Default.
     zstd    Zstandard level 3 of those bytes: exact; for synthetic sprites about 60 times smaller, and faster.
-    mp4     x264 video at CRF 4, full chroma: NOT exact (about 40 dB on BAIR), 5 times smaller, decodes 50 times slower.
+    mp4     x264 video at CRF 4, full chroma: NOT exact (43 dB on BAIR), 5 times smaller, read about 100 times slower.
     mp4:N   the same at CRF N; mp4:0 is exact (x264 in RGB), 1.5 to 2.5 times smaller than raw.
 
 A dataset names one encoding. It applies to uint8 arrays (``mp4`` only to TCHW video with 1 or 3 channels); everything

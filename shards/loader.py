@@ -10,6 +10,8 @@ Letters: B global batch, M micro batch, W ranks, r this rank; a micro step is on
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -180,7 +182,10 @@ def _settle_worker(_: int) -> None:
     """Runs first in each worker: one thread, and deaf to the signals by which a job is told to stop.
 
     SLURM sends those to every process of a step; the main process must be able to read on until it has saved.
+    A worker has nothing to tidy up: it leaves before Python ends the thread that is sending a batch, since that thread,
+    ended inside torch, aborts the process ("terminate called without an active exception").
     """
+    atexit.register(os._exit, 0)
     torch.set_num_threads(1)
     for number in _STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

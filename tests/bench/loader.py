@@ -21,6 +21,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -117,9 +118,9 @@ def make_methods(folder: Path, ours: list[str], bare: list[str]) -> dict[str, Me
     """The contestants by name; "whole" are clips of 30 frames, "window" of 15."""
     methods: dict[str, Method] = {}
     for name, frames in (("whole", SHAPE[0]), ("window", WINDOW)):
-        methods[f"tarfile, {name}"] = lambda frames=frames: by_tarfile(ours, frames)
-        methods[f"webdataset, {name}"] = lambda frames=frames: by_webdataset(ours, frames)
-        methods[f"webdataset on bare tars, {name}"] = lambda frames=frames: by_webdataset(bare, frames)
+        methods[f"tarfile, {name}"] = partial(by_tarfile, ours, frames)
+        methods[f"webdataset, {name}"] = partial(by_webdataset, ours, frames)
+        methods[f"webdataset on bare tars, {name}"] = partial(by_webdataset, bare, frames)
         methods[f"ours, {name}, verify off"] = by_ours(folder / "ours", frames, verify=False)
         methods[f"ours, {name}, verify on"] = by_ours(folder / "ours", frames, verify=True)
     return methods

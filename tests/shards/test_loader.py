@@ -138,9 +138,11 @@ def test_workers_ignore_the_signals_that_stop_a_job_and_end_when_closed():
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
         os.kill(pid, number)
     assert [int(next(batches).arrays["pid"][0]) for _ in range(5)] == [pid] * 5
+    processes = batches._workers  # type: ignore[attr-defined]
     started = time.monotonic()
     loader.close()
     assert time.monotonic() - started < 3
+    assert [process.exitcode for process in processes] == [0]
     assert not is_running(pid)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
 
