@@ -56,6 +56,14 @@ class ClipTable(Protocol):
         """
         ...
 
+    def meta(self, clip: int) -> dict[str, Any]:
+        """What is noted about a clip besides its arrays.
+
+        Raises:
+            DamageError: it is gone or damaged.
+        """
+        ...
+
     def read_into(self, clip: int, name: str, start: int, out: NDArray[Any]) -> None:
         """Read one array of a clip.
 
@@ -215,6 +223,19 @@ class ShardReader:
                 self._files.popitem(last=False)[1].close()
         self._files.move_to_end(shard)
         return file
+
+
+def read_arrays(table: ClipTable, clip: int) -> dict[str, NDArray[Any]]:
+    """All arrays of a clip, whole.
+
+    Raises:
+        DamageError: the clip is gone or damaged.
+    """
+    arrays = {}
+    for name, shape in table.shapes(clip).items():
+        arrays[name] = np.empty(shape, dtype=table.arrays[name].dtype)
+        table.read_into(clip, name, 0, arrays[name])
+    return arrays
 
 
 def load_index(folder: Folder, info: ShardInfo, specs: Mapping[str, ArraySpec]) -> Index:

@@ -1,0 +1,232 @@
+"""``python -m shards COMMAND``: build datasets and look after them.
+
+Commands only parse, call one function of the package, and print; their modules are imported when they run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+
+from shards.errors import ShardError
+from shards.folder import LocalFolder, open_folder
+from shards.manifest import Manifest
+
+# Datasets that can be built: name -> module with add_arguments(parser) and run(args); the first line of its docstring
+# is the help. To add one, write the module and add a line.
+BUILDERS = {"moving-mnist": "shards.build_moving_mnist"}
+
+_EXAMPLES = """examples:
+  python -m shards build moving-mnist --out data/mmnist   digits for endless training, and the published test set
+  python -m shards inspect data/mmnist --split test       table, and a picture of some clips
+  python -m shards verify data/mmnist                     is every bit as it was written? exit status 1 if not
+  python -m shards repack data/kth --out data/kth-small --encoding mp4:12 --samples-per-shard 256
+  python -m shards repack videos --split all --out data/mine --min-frames 15      from anyone's tars of videos
+  python -m shards index videos                           scan anyone's tars now instead of at first use
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status: 0 well, 1 damage or an error in the data, 2 wrong usage."""
+    args = build_parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except ShardError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    raw = argparse.RawDescriptionHelpFormatter
+    about = "Build datasets of tar shards, and look after them."
+    parser = argparse.ArgumentParser("python -m shards", description=about, epilog=_EXAMPLES, formatter_class=raw)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_build(commands.add_parser("build", help="make a dataset from raw files, or from nothing"))
+    _add_verify(commands.add_parser("verify", help="read everything and compare it with its checksums"))
+    _add_inspect(commands.add_parser("inspect", help="table of splits, and a contact sheet"))
+    _add_repack(commands.add_parser("repack", help="the same samples with another shard size or encoding"))
+    _add_index(commands.add_parser("index", help="make lost indexes again; index anyone's tars of videos"))
+    return parser
+
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
+    datasets = parser.add_subparsers(metavar="DATASET", required=True)
+    for name, module_name in BUILDERS.items():
+        module = import_module(module_name)
+        about = (module.__doc__ or name).strip()
+        builder = datasets.add_parser(
+            name,
+            help=about.splitlines()[0],
+            description=about,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(builder)
+        builder.set_defaults(run=_run_builder(module.run))
+
+
+def _run_builder(build: Callable[[argparse.Namespace], Manifest]) -> Callable[[argparse.Namespace], int]:
+    def run(args: argparse.Namespace) -> int:
+        manifest = build(args)
+        print(f"built {manifest.name} in {args.out}, fingerprint {manifest.fingerprint[:12]}")
+        _print_table(manifest)
+        return 0
+
+    return run
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("root", metavar="DIR", help="dataset folder, or an http(s) address")
+    parser.set_defaults(run=_verify)
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from shards.verify import verify_dataset
+
+    folder = open_folder(args.root)
+    manifest = _manifest_of(args.root)
+    total = 2 * sum(info.bytes for info in manifest.splits.values())
+    with _progress("verify", total, is_bytes=True) as advance:
+        reports = verify_dataset(folder, manifest, advance)
+    table = Table("split", "samples", "sound", "damage", title=f"{manifest.name} in {args.root}")
+    for report in reports:
+        table.add_row(report.split, str(report.expected), str(report.sound), str(len(report.damage)))
+    Console().print(table)
+    damage = [line for report in reports for line in report.damage]
+    for line in damage:
+        print(line)
+    print("damaged: copy the files named above again, or build again" if damage else "every bit is as it was written")
+    return 1 if damage else 0
+
+
+def _add_inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("root", metavar="DIR", help="dataset folder, or an http(s) address")
+    parser.add_argument("--split", help="split of the contact sheet (default: the last one)")
+    parser.add_argument("--clips", type=int, default=8, metavar="N", help="rows of the contact sheet (default: 8)")
+    parser.add_argument("--frames", type=int, default=10, metavar="T", help="columns of it (default: 10)")
+    sheet_help = "file of the contact sheet (default: contact-sheet.png in this folder)"
+    parser.add_argument("--sheet", type=Path, default=Path("contact-sheet.png"), metavar="PNG", help=sheet_help)
+    parser.set_defaults(run=_inspect)
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from shards.opening import open_table
+    from shards.summary import contact_sheet, save_picture
+
+    manifest = _manifest_of(args.root)
+    _print_table(manifest)
+    rate = "no frame rate" if manifest.fps is None else f"{manifest.fps:g} frames/s"
+    print(f"{manifest.name}: {rate}, encoding {manifest.encoding}, fingerprint {manifest.fingerprint}")
+    for name, value in manifest.provenance.items():
+        print(f"  {name}: {value}")
+    split = args.split or list(manifest.splits)[-1]
+    table = open_table(open_folder(args.root), manifest, split)
+    save_picture(contact_sheet(table, clips=args.clips, frames=args.frames), args.sheet)
+    print(f"contact sheet of split {split!r}: {args.sheet}")
+    return 0
+
+
+def _add_repack(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("root", metavar="DIR", help="dataset folder; or a folder of tars, or a tar, of anyone's making")
+    parser.add_argument("--out", type=Path, required=True, metavar="NEW", help="folder of the new dataset")
+    size_help = "samples in a tar (default: about 256 MB of them)"
+    parser.add_argument("--samples-per-shard", "--shard-size", type=int, metavar="N", help=size_help)
+    parser.add_argument("--encoding", help="raw, zstd, mp4 or mp4:CRF (default: as it was; raw for anyone's tars)")
+    parser.add_argument("--split", action="append", default=[], help="only this split; may be repeated")
+    parser.add_argument("--min-frames", type=int, default=1, metavar="T", help="leave out shorter clips")
+    parser.set_defaults(run=_repack)
+
+
+def _repack(args: argparse.Namespace) -> int:
+    from shards.repack import repack
+
+    with _progress("repack", None, is_bytes=False) as advance:
+        manifest = repack(
+            args.root,
+            args.out,
+            samples_per_shard=args.samples_per_shard,
+            encoding=args.encoding,
+            splits=args.split,
+            min_frames=args.min_frames,
+            command=shlex.join(["python", "-m", "shards", *sys.argv[1:]]),
+            on_sample=lambda _: advance(1),
+        )
+    print(f"{args.out}: fingerprint {manifest.fingerprint[:12]}")
+    _print_table(manifest)
+    return 0
+
+
+def _add_index(parser: argparse.ArgumentParser) -> None:
+    about = "dataset folder whose lost indexes are made again; or a folder of tars, or a tar, of anyone's making"
+    parser.add_argument("root", type=Path, metavar="PATH", help=about)
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="for anyone's tars: keep the indexes there")
+    parser.set_defaults(run=_index)
+
+
+def _index(args: argparse.Namespace) -> int:
+    manifest = open_folder(args.root).manifest()
+    if manifest is not None:
+        from shards.reindex import mend_indexes
+
+        mended = mend_indexes(LocalFolder(args.root), manifest)
+        print("\n".join(f"made again: {name}" for name in mended) or "every index is as it was written")
+        return 0
+    return _index_foreign(args.root, args.cache)
+
+
+def _index_foreign(root: Path, cache: Path | None) -> int:
+    from shards.foreign import find_tars
+    from shards.foreign_index import index_tar
+
+    num_damaged = 0
+    with _progress("clips", None, is_bytes=False) as advance:
+        for tar in find_tars(root, "all"):
+            index = index_tar(tar, cache=cache, again=True, on_clip=lambda _: advance(1))
+            damaged = [clip for clip in index.clips if clip.damage]
+            num_damaged += len(damaged)
+            print(f"{tar}: {len(index.clips)} clips, {len(damaged)} damaged, {len(index.pickles)} pickles left alone")
+            for clip in damaged:
+                print(f"  {clip.members[0].name}, offset {clip.members[0].offset}: {clip.damage}")
+    return 1 if num_damaged else 0
+
+
+def _manifest_of(root: str) -> Manifest:
+    manifest = open_folder(root).manifest()
+    if manifest is None:
+        remedy = "For anyone's tars of videos: python -m shards index DIR, or repack DIR --split all --out NEW"
+        raise ShardError("no manifest.json, so not a dataset of ours", file=root, remedy=remedy)
+    return manifest
+
+
+def _print_table(manifest: Manifest) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from shards.summary import split_rows
+
+    table = Table("split", "shards", "samples", "size", "arrays")
+    for row in split_rows(manifest):
+        table.add_row(*row)
+    Console().print(table)
+
+
+@contextmanager
+def _progress(what: str, total: int | None, *, is_bytes: bool) -> Iterator[Callable[[int], None]]:
+    """A bar with the time left on standard error, if that is a terminal; yields what is to be called with amounts."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    amount = DownloadColumn() if is_bytes else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda number: progress.advance(task, number)
