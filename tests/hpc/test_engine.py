@@ -76,7 +76,7 @@ def _assert_same(a: Any, b: Any, **tolerance: float) -> None:
     torch.testing.assert_close(a, b, **tolerance)
 
 
-@pytest.mark.parametrize("world_size", [1, 2])
+@pytest.mark.parametrize("world_size", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_every_stage_equals_plain_torch_and_resumes_bit_for_bit(world_size):
     norms, weights = _reference()
     for found in on_ranks(world_size, _whole):

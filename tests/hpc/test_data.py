@@ -1,0 +1,58 @@
+"""Where a dataset is, and that missing Moving MNIST is built once while anything else is an error that helps."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hpc.config import ConfigError, DataConfig, MovingMnistConfig
+from hpc.data import build_command, dataset_root, ensure_dataset, to_unit_range
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _one_digit(root: Path) -> DataConfig:
+    return DataConfig(root=str(root), moving_mnist=MovingMnistConfig(digits=1, deterministic=True))
+
+
+def test_the_default_folder_is_odevid_data_and_variants_do_not_share_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("ODEVID_DATA", str(tmp_path))
+    one, two = DataConfig(moving_mnist=MovingMnistConfig(digits=1)), DataConfig()
+    assert Path(dataset_root(one)).parent == tmp_path
+    assert dataset_root(one) != dataset_root(two)
+
+
+def test_missing_moving_mnist_is_built_once_by_processes_that_start_together(tmp_path):
+    code = (
+        "import sys; from hpc.config import DataConfig, MovingMnistConfig as M; from hpc.data import ensure_dataset;"
+        "print(ensure_dataset(DataConfig(root=sys.argv[1], moving_mnist=M(digits=1, deterministic=True))))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    started = [subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE) for _ in range(3)]
+    roots = {process.communicate(timeout=120)[0].strip() for process in started}
+    assert {process.returncode for process in started} == {0}
+    assert len(roots) == 1
+    assert (Path(roots.pop()) / "manifest.json").is_file()
+
+
+def test_a_built_dataset_given_as_root_is_used_as_it_is(tmp_path):
+    built = ensure_dataset(_one_digit(tmp_path))
+    assert dataset_root(_one_digit(Path(built))) == built
+
+
+def test_another_missing_dataset_is_an_error_with_the_command_that_builds_it(tmp_path):
+    data = DataConfig(name="kth", root=str(tmp_path))
+    with pytest.raises(ConfigError, match="python -m shards build kth"):
+        ensure_dataset(data)
+    assert build_command(_one_digit(tmp_path)).endswith("--digits 1 --deterministic")
+
+
+def test_uint8_becomes_the_unit_range_on_the_device_and_fields_stay_as_they_are():
+    fields = torch.tensor([[-3.5, 260.0]])
+    moved = to_unit_range({"video": torch.tensor([0, 51, 255], dtype=torch.uint8), "field": fields}, torch.device("cpu"))
+    torch.testing.assert_close(moved["video"], torch.tensor([0.0, 0.2, 1.0]))
+    assert torch.equal(moved["field"], fields)

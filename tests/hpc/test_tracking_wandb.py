@@ -1,0 +1,302 @@
+"""W&B is a mirror of the journal: value by value the same, one id, and never in the way of the training."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from hpc.config import LogConfig
+from hpc.tracking import mirror as mirrors
+from hpc.tracking.__main__ import main
+from hpc.tracking.journal import read_records, surviving
+from hpc.tracking.tracker import Tracker
+from hpc.tracking.wandb_mirror import choose_mode, kept_id, row
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = {"seed": 3, "log": {"project": "tests", "group": "mirrors"}}
+
+
+@pytest.fixture(autouse=True)
+def no_account(monkeypatch, tmp_path):
+    """As on a machine without key, whatever the developer's has."""
+    for name in [name for name in os.environ if name.startswith("WANDB")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+
+
+@pytest.fixture
+def run_dir(tmp_path):
+    path = tmp_path / "experiment" / "run"
+    path.mkdir(parents=True)
+    return path
+
+
+def tracker(run_dir, attempt=1, wandb="offline"):
+    return Tracker(run_dir, attempt, LogConfig(wandb=wandb, project="tests"), CONFIG, rank=0, total_steps=100)
+
+
+def train(telling, *steps):
+    for step in steps:
+        scalars = {"loss": 1 / (step + 7), "grad_norm/model": step**0.5, "bad": float("nan" if step % 3 else "inf")}
+        telling.log("train", step, scalars)
+
+
+def wait_until(condition, timeout_s=20):
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+def wait_for_wandb(run_dir):
+    wait_until(lambda: list(run_dir.glob("wandb/offline-run-*/*.wandb")))
+
+
+def inspect(folder: Path) -> list[dict]:
+    """All records of one offline folder, by W&B's own reader."""
+    (log,) = folder.glob("*.wandb")
+    command = [str(Path(sys.executable).with_name("wandb")), "leet", "inspect", "--json", str(log)]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def history(run_dir: Path, run_id: str) -> list[dict]:
+    """The rows of all offline folders of an id, in W&B's step order."""
+    folders = sorted(run_dir.glob(f"wandb/offline-run-*-{run_id}"))
+    items = [r["history"]["item"] for folder in folders for r in inspect(folder) if r["type"] == "history"]
+    steps = [item["_step"] for item in items]
+    assert steps == sorted(set(steps)), "W&B's own step never goes back and never repeats, over all attempts"
+    return items
+
+
+def comparable(item: dict) -> dict:
+    """A row without what W&B adds; NaN, which is not equal to itself, as text."""
+    kept = {name: value for name, value in item.items() if not name.startswith(("_", "video/"))}
+    return {
+        name: str(value).lower() if value != value or isinstance(value, str) else value for name, value in kept.items()
+    }
+
+
+def expected(records) -> list[dict]:
+    names = {"nan": "nan", "inf": "infinity"}
+    return [{k: names.get(str(v), v) for k, v in row(record).items()} for record in records if record.kind != "resume"]
+
+
+def without_superseded(items: list[dict], run_dir: Path) -> list[dict]:
+    """What a reader of the live mirror keeps: `attempt` and `step` are in every row."""
+    starts = {r.attempt: r.step for r in read_records(run_dir) if r.kind == "resume"}
+    return [
+        item
+        for item in items
+        if all(item["step"] <= step for attempt, step in starts.items() if attempt > item["attempt"])
+    ]
+
+
+# -- the same values ---------------------------------------------------------------------------------------------
+
+
+def test_two_overlapping_attempts_and_their_rebuilt_run_hold_every_value_of_the_surviving_journal(run_dir, capfd):
+    gif = run_dir / "pictures" / "a.gif"
+    gif.parent.mkdir()
+    from PIL import Image
+
+    Image.new("L", (8, 8)).save(gif)
+    with tracker(run_dir) as first:
+        first.start(0, {"code": "1"})
+        train(first, *range(1, 31))
+    with tracker(run_dir, attempt=2) as second:
+        second.start(20, {"code": "2"})
+        train(second, *range(21, 41))
+        second.event("bad_step", 40, {"reason": "x", "keys": ["a"]})
+        second.log("eval", 40, {"psnr": 20.25})
+        second.video(40, "samples", gif)
+
+    records = list(read_records(run_dir))
+    lineage = surviving(records)
+    live = history(run_dir, kept_id(run_dir))
+    assert len(list(run_dir.glob("wandb/offline-run-*"))) == 2, "one folder per attempt, one id"
+    assert [comparable(item) for item in live] == expected(records)
+    assert [comparable(item) for item in without_superseded(live, run_dir)] == expected(lineage)
+
+    capfd.readouterr()
+    assert main(["sync", str(run_dir), "--mode", "offline"]) == 0
+    output = capfd.readouterr().out
+    rebuilt_id = re.search(r"W&B run (\w+) \(offline\): \d+ rows, 10 superseded", output)[1]
+    assert rebuilt_id != kept_id(run_dir)
+    rebuilt = history(run_dir, rebuilt_id)
+    assert [comparable(item) for item in rebuilt] == expected(lineage)
+    assert [item["_timestamp"] for item in rebuilt] == [r.time for r in lineage if r.kind != "resume"]
+    video = rebuilt[-1]["video/samples"]
+    (folder,) = run_dir.glob(f"wandb/offline-run-*-{rebuilt_id}")
+    assert (folder / "files" / video["path"]).read_bytes() == gif.read_bytes()
+    about = next(r["run"] for r in inspect(folder) if r["type"] == "run")
+    assert about["project"] == "tests"
+    assert about["config"]["update"]["seed"] == 3
+
+
+# -- never in the way --------------------------------------------------------------------------------------------
+
+
+def mirrored_rows(run_dir):
+    return len(history(run_dir, kept_id(run_dir)))
+
+
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def losses(run_dir):
+    return [record.step for record in read_records(run_dir) if record.kind == "train"]
+
+
+def test_the_training_process_never_imports_wandb(run_dir):
+    code = (
+        "import sys, pathlib; from hpc.config import LogConfig; from hpc.tracking.tracker import Tracker\n"
+        "with Tracker(pathlib.Path(sys.argv[1]), 1, LogConfig(), {}, rank=0, total_steps=1) as t:\n"
+        "    t.start(0, {}); t.log('train', 1, {'loss': 1})\n"
+        "assert 'wandb' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(run_dir)], check=True, cwd=ROOT)
+    assert mirrored_rows(run_dir) == 2
+
+
+def test_when_wandbs_service_dies_training_goes_on_with_one_warning(run_dir, capfd):
+    with tracker(run_dir) as telling:
+        telling.start(0, {})
+        wait_for_wandb(run_dir)
+        (service,) = children(telling._mirror.pid)
+        os.kill(service, signal.SIGKILL)
+        train(telling, *range(1, 2001))
+        wait_until(lambda: train(telling, 2001) or not telling._mirror.alive)
+        train(telling, *range(2002, 2010))
+    assert set(losses(run_dir)) == set(range(1, 2010))
+    said = capfd.readouterr()
+    assert (said.out + said.err).count("W&B mirror switched off") == 1
+    assert "python -m hpc.tracking sync" in said.out
+
+
+def test_a_hung_mirror_neither_blocks_a_step_nor_the_end(run_dir, capfd, monkeypatch):
+    monkeypatch.setattr(mirrors, "FINISH_TIMEOUT_S", 0.5)
+    with tracker(run_dir) as telling:
+        telling.start(0, {})
+        wait_for_wandb(run_dir)
+        group = telling._mirror.pid
+        os.killpg(group, signal.SIGSTOP)
+        began = time.monotonic()
+        train(telling, *range(1, 2001))  # more than the pipe takes
+    assert time.monotonic() - began < 5
+    assert losses(run_dir) == list(range(1, 2001))
+    assert "did not finish within" in capfd.readouterr().out
+    with pytest.raises(ProcessLookupError):
+        os.killpg(group, 0)
+
+
+def test_an_unusable_wandb_folder_is_a_warning(run_dir, capfd):
+    (run_dir / "wandb").write_text("in the way")
+    with tracker(run_dir) as telling:
+        telling.start(0, {})
+        train(telling, 1, 2)
+    assert losses(run_dir) == [1, 2]
+    assert "W&B mirror switched off: FileExistsError" in capfd.readouterr().out
+
+
+def test_an_id_that_cannot_be_kept_is_a_warning(run_dir, capfd):
+    (run_dir / "wandb_id").mkdir()
+    with tracker(run_dir) as telling:
+        telling.start(0, {})
+        train(telling, 1)
+    assert losses(run_dir) == [1]
+    assert "W&B mirror switched off" in capfd.readouterr().out
+
+
+def test_signals_of_the_scheduler_do_not_end_the_mirror(run_dir):
+    with tracker(run_dir) as telling:
+        telling.start(0, {})
+        wait_for_wandb(run_dir)
+        for number in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
+            os.killpg(telling._mirror.pid, number)
+        train(telling, *range(1, 11))
+    assert mirrored_rows(run_dir) == 11
+
+
+def test_a_killed_training_leaves_a_complete_mirror_and_no_process(run_dir):
+    code = (
+        "import os, sys, pathlib; from hpc.config import LogConfig; from hpc.tracking.tracker import Tracker\n"
+        "t = Tracker(pathlib.Path(sys.argv[1]), 1, LogConfig(wandb='offline'), {}, rank=0, total_steps=1).__enter__()\n"
+        "t.start(0, {})\n"
+        "for step in range(1, 301): t.log('train', step, {'loss': step})\n"
+        "print('mirror', t._mirror.pid, flush=True); os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(run_dir)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert killed.returncode == -signal.SIGKILL
+    mirror = int(re.search(r"mirror (\d+)", killed.stdout)[1])
+    wait_until(lambda: not Path(f"/proc/{mirror}").exists() or is_zombie(mirror))
+    assert mirrored_rows(run_dir) == 301
+
+
+def is_zombie(pid):
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return True
+
+
+# -- online or offline -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server():
+    """Something that answers HTTP, if only with 404."""
+    httpd = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+    httpd.RequestHandlerClass.log_message = lambda *_: None
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{httpd.server_port}"
+    httpd.shutdown()
+    httpd.server_close()
+
+
+def test_auto_is_online_only_with_a_key_and_a_network(server, monkeypatch, tmp_path):
+    monkeypatch.setenv("WANDB_BASE_URL", server)
+    assert choose_mode("auto") == "offline", "no key"
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert choose_mode("auto") == "online"
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    assert choose_mode("auto") == "offline", "no network"
+    assert choose_mode("online") == "online", "what the user says counts"
+    monkeypatch.setenv("WANDB_BASE_URL", server)
+    monkeypatch.delenv("WANDB_API_KEY")
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login user password 0000\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert choose_mode("auto") == "online", "key of `wandb login`"
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    assert choose_mode("auto") == "offline"
+
+
+def test_online_without_a_key_is_a_warning_that_says_what_to_do(run_dir, capfd):
+    with tracker(run_dir, wandb="online") as telling:
+        telling.start(0, {})
+        train(telling, 1)
+    assert losses(run_dir) == [1]
+    assert "WANDB_API_KEY" in capfd.readouterr().out
+
+
+def test_disabled_starts_nothing(run_dir):
+    with tracker(run_dir, wandb="disabled") as telling:
+        telling.start(0, {})
+        train(telling, 1)
+    assert sorted(path.name for path in run_dir.iterdir()) == ["metrics.jsonl"]
+
+
+def test_sync_of_something_else_says_what_it_wants(tmp_path, capsys):
+    assert main(["sync", str(tmp_path)]) == 1
+    assert "give the folder of a started run" in capsys.readouterr().err
