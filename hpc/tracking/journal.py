@@ -85,6 +85,7 @@ class Journal:
         self._synced = time.monotonic()
         self._waiting: deque[bytes] = deque(maxlen=self.MAX_WAITING)
         self._lost = 0
+        self._torn = False
         self.repaired_bytes = _cut_unfinished_line(self._path)
         last = last_record(self._run_dir)
         self.records_before = last is not None
@@ -130,7 +131,7 @@ class Journal:
                 self._write(self._waiting[0])
                 self._waiting.popleft()
         except OSError as error:
-            os.ftruncate(self._fd, self._size)  # a part of a line may have got through
+            self._torn = True
             if not refused_before:
                 _LOGGER.warning("%s cannot be written: %s. Lines wait in memory; make room.", self._path, error)
             return
@@ -143,6 +144,9 @@ class Journal:
     def _write(self, line: bytes) -> None:
         if self._size and self._size + len(line) > self._rotate_bytes:
             self._rotate()
+        if self._torn:  # a part of a line may have got through
+            os.ftruncate(self._fd, self._size)
+            self._torn = False
         written = 0
         while written < len(line):
             written += os.write(self._fd, line[written:])
@@ -218,7 +222,7 @@ def parse(line: bytes, where: str) -> Record:
         version = body.pop("v")
         if version != VERSION:
             raise JournalError(f"{where} has format version {version!r}; this version of the code reads {VERSION}")
-        return Record(*(body.pop(name) for name in HEAD), data=body)
+        return Record._make([*(body.pop(name) for name in HEAD), body])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise JournalError(
             f"{where} is not a journal record ({error!r}): {line[:80]!r}. Expected one JSON object per line with v, "

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from hpc.config import LogConfig
 from hpc.tracking.journal import Record
-from hpc.tracking.wandb_mirror import LAST_WORD, MirrorSpec, kept_id
+from hpc.tracking.wandb_mirror import ERROR, LAST_WORD, MirrorSpec, kept_id
 
 FINISH_TIMEOUT_S = 30.0
 MAX_WAITING_BYTES = 8 * 2**20
@@ -105,6 +105,7 @@ class Mirror:
             group=log.group,
             run_id=kept_id(folder),
             title=f"{folder.parent.name}/{folder.name}",
+            pid=os.getpid(),
         )
         root = str(Path(__file__).resolve().parents[2])
         environ = dict(os.environ)
@@ -146,8 +147,8 @@ class Mirror:
         *lines, self._heard[:] = bytes(self._heard).split(b"\n")
         for line in lines:
             text = line.decode(errors="replace")
-            if text.startswith("error: "):
-                self._error = text.removeprefix("error: ")
+            if text.startswith(ERROR):
+                self._error = text.removeprefix(ERROR)
             else:
                 self._say(text)
 

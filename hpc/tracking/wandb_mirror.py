@@ -13,12 +13,14 @@ in a live mirror (W&B cannot take them back; "attempt" tells them apart); `sync`
 
 from __future__ import annotations
 
+import contextlib
 import json
 import netrc
 import os
 import signal
 import sys
 import threading
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -35,11 +37,14 @@ REACH_TIMEOUT_S = 5.0
 INIT_TIMEOUT_S = 30.0
 FINISH_TIMEOUT_S = 20.0
 """For W&B's own uploads at the end; after it the rest can be had from the journal."""
+PARENT_POLL_S = 1.0
 SURVIVED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 """A scheduler sends these to every process of a job; the mirror's end is the end of its input."""
 
 LAST_WORD = b"exit_code "
 """Begins the line after which the mirror finishes; its number becomes the exit code of the W&B run."""
+ERROR = "error: "
+"""Begins the line in which the mirror says why it ends early."""
 
 Mode = Literal["online", "offline"]
 
@@ -60,6 +65,8 @@ class MirrorSpec:
     run_id: str
     title: str
     """How W&B lists it."""
+    pid: int
+    """Process whose memory and GPU use W&B records."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -145,6 +152,7 @@ def open_run(spec: MirrorSpec, mode: Mode, config: dict[str, Any], finish_timeou
         disable_code=True,
         init_timeout=INIT_TIMEOUT_S,
         finish_timeout=finish_timeout_s,
+        x_stats_pid=spec.pid,
     )
     try:
         run = wandb.init(
@@ -187,9 +195,14 @@ def row(record: Record) -> dict[str, float]:
 
 
 def write_record(run: Any, record: Record, run_dir: Path) -> bool:
-    """Log one record at the journal's line number and time; False for a video whose file is gone."""
+    """Log one record at the journal's line number and time; False for a video whose file is gone.
+
+    A "resume" makes no row: the "start" after it says the same.
+    """
     import wandb
 
+    if record.kind == "resume":
+        return True
     values: dict[str, Any] = {**row(record), "_timestamp": record.time}
     if record.kind == "video":
         path = run_dir / record.data["path"]
@@ -215,12 +228,17 @@ def serve(spec: MirrorSpec) -> int:
         record = parse(line, "standard input")
         if run is None:
             run, mode = open_run_or_offline(spec, record.data.get("config", {}))
-            print(_greeting(spec, mode, run), flush=True)
+            _tell(_greeting(spec, mode, run))
         write_record(run, record, Path(spec.run_dir))
-    _end_by_force_after(2 * FINISH_TIMEOUT_S)
     if run is not None:
         run.finish(exit_code=exit_code)
     return 0
+
+
+def _tell(message: str) -> None:
+    """One line to the training, which may be gone."""
+    with contextlib.suppress(BrokenPipeError):
+        os.write(sys.stdout.fileno(), message.replace("\n", " ").encode() + b"\n")
 
 
 def _greeting(spec: MirrorSpec, mode: Mode, run: Any) -> str:
@@ -231,19 +249,26 @@ def _greeting(spec: MirrorSpec, mode: Mode, run: Any) -> str:
     )
 
 
-def _end_by_force_after(seconds: float) -> None:
-    """W&B waits for its service without a time-out; the process group (service included) must not outlive us."""
-    timer = threading.Timer(seconds, lambda: os.killpg(0, signal.SIGKILL))
-    timer.daemon = True
-    timer.start()
+def _end_with(parent: int) -> None:
+    """W&B may wait for its service without a time-out; nothing of the mirror may outlive a killed training for long."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_POLL_S)
+        time.sleep(FINISH_TIMEOUT_S)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def main(argument: str) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, SURVIVED)  # inherited by W&B's service
+    spec = MirrorSpec(**json.loads(argument))
+    _end_with(spec.pid)
     try:
-        return serve(MirrorSpec(**json.loads(argument)))
+        return serve(spec)
     except Exception as error:  # noqa: BLE001 - W&B's failures have no common class; all end the mirror, not the run
-        print(f"error: {type(error).__name__}: {error}".replace("\n", " "), flush=True)
+        _tell(f"{ERROR}{type(error).__name__}: {error}")
         return 1
 
 

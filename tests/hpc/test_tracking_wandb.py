@@ -137,9 +137,8 @@ def test_two_overlapping_attempts_and_their_rebuilt_run_hold_every_value_of_the_
     rebuilt = history(run_dir, rebuilt_id)
     assert [comparable(item) for item in rebuilt] == expected(lineage)
     assert [item["_timestamp"] for item in rebuilt] == [r.time for r in lineage if r.kind != "resume"]
-    video = rebuilt[-1]["video/samples"]
     (folder,) = run_dir.glob(f"wandb/offline-run-*-{rebuilt_id}")
-    assert (folder / "files" / video["path"]).read_bytes() == gif.read_bytes()
+    assert (folder / "files" / rebuilt[-1]["video/samples.path"]).read_bytes() == gif.read_bytes()
     about = next(r["run"] for r in inspect(folder) if r["type"] == "run")
     assert about["project"] == "tests"
     assert about["config"]["update"]["seed"] == 3
