@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 PLAIN_EVERY_S = 30.0
@@ -89,11 +90,12 @@ class Display:
     def train(self, step: int, scalars: Mapping[str, float]) -> None:
         """A logged step of training."""
         self._rate.mark(step)
-        text = _describe(scalars) + self._validation
         if self._live is not None and self._schedule is not None:
+            text = (f"loss {scalars['loss']:.4g}" if "loss" in scalars else "") + self._validation
             rate, eta = f"{self._rate.per_s:.3g} steps/s", f"ETA {self._rate.eta(self._total)}"
             self._live.update(self._schedule, completed=step, rate=rate, eta=eta, text=text)
         else:
+            text = _describe(scalars) + self._validation
             self.say(f"step {step}/{self._total}  {text}  ETA {self._rate.eta(self._total)}")
 
     def evaluated(self, step: int, scalars: Mapping[str, float]) -> None:
@@ -160,8 +162,9 @@ class _CountColumn(ProgressColumn):
 
 def _progress(console: Console) -> Progress:
     """The live display: no clock of its own, every number comes with an update."""
-    fields = [TextColumn(f"{{task.fields[{name}]}}") for name in ("rate", "eta", "text")]
-    columns = [TextColumn("{task.description}"), BarColumn(bar_width=20), _CountColumn(), *fields]
+    names = ("{task.description}", "{task.fields[rate]}", "{task.fields[eta]}", "{task.fields[text]}")
+    what, *fields = (TextColumn(name, table_column=Column(no_wrap=True)) for name in names)
+    columns = [what, BarColumn(bar_width=10), _CountColumn(table_column=Column(no_wrap=True)), *fields]
     return Progress(*columns, console=console, refresh_per_second=2)
 
 

@@ -209,12 +209,6 @@ def last_record(run_dir: Path) -> Record | None:
     return None
 
 
-def next_attempt(run_dir: Path) -> int:
-    """The number of the attempt that starts now: 1 in a run folder without a journal."""
-    last = last_record(run_dir)
-    return last.attempt + 1 if last else 1
-
-
 def parse(line: bytes, where: str) -> Record:
     """The record of one line. JournalError, beginning with `where`, for anything else."""
     try:

@@ -75,6 +75,8 @@ class Mirror:
     def finish(self, failed: bool) -> None:
         """Let W&B write what it has, for at most FINISH_TIMEOUT_S."""
         if self._process is None:
+            if self.lost_records:
+                self._say(f"W&B missed at least {self.lost_records} records")
             return
         self._waiting += LAST_WORD + b"%d\n" % failed
         deadline = time.monotonic() + FINISH_TIMEOUT_S
@@ -154,11 +156,11 @@ class Mirror:
 
     def _give_up(self, reason: str) -> None:
         self.lost_records += self._waiting.count(b"\n")
+        self._release()
         self._warn(
             f"W&B mirror switched off: {self._error or reason}. Training goes on, {self._dir / 'metrics.jsonl'} has "
             f"everything; afterwards: python -m hpc.tracking sync {self._dir}"
         )
-        self._release()
 
     def _release(self) -> None:
         """End what is left of the mirror's process group."""

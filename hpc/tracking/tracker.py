@@ -6,7 +6,7 @@ In:  scalars, events and videos of the loop. Out: records of these kinds in RUN/
     start   an attempt begins at `step`: `about` (ranks, plan, code version) and the whole `config`
     train   `scalars`, means over the steps since the last one
     eval    `scalars` of a validation
-    event   `name` and `details`: bad_step, substitution, save_failed, stopped, finished, error ...
+    event   `name` and `details`: bad_step, substitution, save_failed, wandb_lost, stopped, error ...
     video   `name` and `path`, relative to the run folder
 
 and the same in W&B and on the terminal. Rank 0 writes and prints; on other ranks every method does nothing.
@@ -62,10 +62,10 @@ class Tracker:
             if error is not None:
                 details = {"type": type(error).__name__, "message": str(error)}
                 self.event("error", self._step, details, warn=True)
-            self._journal.close()
             if self._mirror is not None:
                 self._mirror.finish(failed=error is not None)
         finally:
+            self._journal.close()
             self._display.close()
 
     def start(self, step: int, about: Mapping[str, Any]) -> None:
@@ -80,7 +80,7 @@ class Tracker:
             details = {"bytes": self._journal.repaired_bytes}
             self.event("journal_repaired", step, details, warn=True)
         if self._log.wandb != "disabled":
-            self._mirror = Mirror(self._dir, self._log, self._display.say, self._display.warn)
+            self._mirror = Mirror(self._dir, self._log, self._display.say, self._lost_wandb)
             self._mirror.send(record)
 
     def log(self, kind: str, step: int, scalars: Mapping[str, float]) -> None:
@@ -113,6 +113,9 @@ class Tracker:
     def progress(self, name: str) -> Report:
         """A display for a piece of work inside the run: call it with (done, total)."""
         return silent if self._display is None else self._display.progress(name)
+
+    def _lost_wandb(self, message: str) -> None:
+        self.event("wandb_lost", self._step, {"message": message}, warn=True)
 
     def _write(self, kind: str, step: int, data: dict[str, Any]) -> Record:
         assert self._journal is not None

@@ -166,8 +166,8 @@ def open_run(spec: MirrorSpec, mode: Mode, config: dict[str, Any], finish_timeou
             config=config,
             settings=settings,
         )
-    except wandb.Error as error:
-        raise MirrorError(f"W&B ({mode}): {error} (set WANDB_API_KEY, or choose offline)") from error
+    except Exception as error:  # not all of W&B's own errors are a wandb.Error
+        raise MirrorError(f"W&B ({mode}): {str(error)[:300]} (set WANDB_API_KEY, or choose offline)") from error
     run.define_metric("step")
     run.define_metric("*", step_metric="step")
     return run
@@ -175,12 +175,15 @@ def open_run(spec: MirrorSpec, mode: Mode, config: dict[str, Any], finish_timeou
 
 def open_run_or_offline(spec: MirrorSpec, config: dict[str, Any]) -> tuple[Any, Mode]:
     """Like `open_run`; auto falls back to offline when the server turns us away."""
+    import wandb
+
     mode = choose_mode(spec.mode)
     try:
         return open_run(spec, mode, config), mode
     except MirrorError:
         if spec.mode != "auto" or mode == "offline":
             raise
+        wandb.teardown()  # its service still holds the id
         return open_run(spec, "offline", config), "offline"
 
 

@@ -112,7 +112,7 @@ def plain():
 
 
 def terminal():
-    return Console(file=io.StringIO(), width=200, force_terminal=True, force_interactive=True, color_system=None)
+    return Console(file=io.StringIO(), width=80, force_terminal=True, force_interactive=True, color_system=None)
 
 
 def test_a_log_file_gets_one_line_per_logged_step_with_the_eta_of_the_schedule(clock):
@@ -133,18 +133,20 @@ def test_a_log_file_gets_one_line_per_logged_step_with_the_eta_of_the_schedule(c
 def test_a_terminal_gets_a_bar_with_speed_eta_loss_and_psnr(clock):
     out = terminal()
     display = Display(total_steps=1000, console=out)
+    live = display._live
+    assert live is not None
     display.start(0)
     clock.pass_(50)
     display.evaluated(100, {"psnr": 21.5})
     display.train(100, {"loss": 6.0})
     validation = display.progress("validation")
     validation(1, 4)
-    display._live.refresh()
+    live.refresh()
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.file.getvalue())
-    assert re.search(r"train .* 100/1000 2 steps/s ETA 7m 30s loss 6  psnr 21.50", shown)
+    assert re.search(r"train .* 100/1000 2 steps/s ETA 7m 30s loss 6 +psnr 21.50", shown)
     assert re.search(r"validation .* 1/4", shown)
     validation(4, 4)
-    assert [task.description for task in display._live.tasks] == ["train"], "a finished validation takes its bar away"
+    assert [task.description for task in live.tasks] == ["train"], "a finished validation takes its bar away"
     display.close()
 
 

@@ -14,7 +14,6 @@ from hpc.tracking.journal import (
     Record,
     journal_files,
     last_record,
-    next_attempt,
     read_records,
     surviving,
 )
@@ -159,7 +158,9 @@ def test_starting_anew_supersedes_everything(tmp_path):
 def test_any_history_of_kills_gives_each_step_once_from_the_attempt_that_wrote_it_last(tmp_path):
     """Against a plain simulation: a dictionary step -> attempt that a resume cuts back."""
     chance = random.Random(5)
-    records, seq, expected, step = [], 0, {}, 0
+    records: list[Record] = []
+    expected: dict[int, int] = {}
+    seq = step = 0
     for attempt in range(1, 30):
         if attempt > 1:
             step = chance.randint(0, step)
@@ -172,15 +173,6 @@ def test_any_history_of_kills_gives_each_step_once_from_the_attempt_that_wrote_i
             records.append(Record(seq, "train", attempt, step, 0.0, {}))
     found = [(record.step, record.attempt) for record in surviving(records) if record.kind == "train"]
     assert found == sorted(expected.items())
-
-
-def test_attempts_count_up_by_themselves(tmp_path):
-    assert next_attempt(tmp_path) == 1
-    for attempt in (1, 2):
-        journal = Journal(tmp_path, next_attempt(tmp_path))
-        journal.append("event", 0, {"name": "x"})
-        journal.close()
-        assert next_attempt(tmp_path) == attempt + 1
 
 
 # -- size ------------------------------------------------------------------------------------------------------------
@@ -206,7 +198,6 @@ def test_a_kill_between_moving_a_full_file_and_opening_the_next_loses_nothing(tm
     train(journal, 1, 2)
     journal.close()
     (tmp_path / "metrics.jsonl").rename(tmp_path / "metrics-000001.jsonl")
-    assert next_attempt(tmp_path) == 2
     journal = Journal(tmp_path, attempt=2)
     train(journal, 3)
     journal.close()
@@ -254,7 +245,7 @@ def test_what_waits_for_room_is_bounded_and_the_loss_is_counted(tmp_path, monkey
 
 
 def test_the_disk_is_synced_now_and_then_and_at_the_end(tmp_path, monkeypatch):
-    synced = []
+    synced: list[int] = []
     monkeypatch.setattr(os, "fsync", synced.append)
     journal = Journal(tmp_path, attempt=1, sync_every_s=3600)
     train(journal, *range(100))

@@ -132,7 +132,7 @@ def test_two_overlapping_attempts_and_their_rebuilt_run_hold_every_value_of_the_
     capfd.readouterr()
     assert main(["sync", str(run_dir), "--mode", "offline"]) == 0
     output = capfd.readouterr().out
-    rebuilt_id = re.search(r"W&B run (\w+) \(offline\): \d+ rows, 10 superseded", output)[1]
+    (rebuilt_id,) = re.findall(r"W&B run (\w+) \(offline\): \d+ rows, 10 superseded", output)
     assert rebuilt_id != kept_id(run_dir)
     rebuilt = history(run_dir, rebuilt_id)
     assert [comparable(item) for item in rebuilt] == expected(lineage)
@@ -159,17 +159,6 @@ def losses(run_dir):
     return [record.step for record in read_records(run_dir) if record.kind == "train"]
 
 
-def test_the_training_process_never_imports_wandb(run_dir):
-    code = (
-        "import sys, pathlib; from hpc.config import LogConfig; from hpc.tracking.tracker import Tracker\n"
-        "with Tracker(pathlib.Path(sys.argv[1]), 1, LogConfig(), {}, rank=0, total_steps=1) as t:\n"
-        "    t.start(0, {}); t.log('train', 1, {'loss': 1})\n"
-        "assert 'wandb' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code, str(run_dir)], check=True, cwd=ROOT)
-    assert mirrored_rows(run_dir) == 2
-
-
 def test_when_wandbs_service_dies_training_goes_on_with_one_warning(run_dir, capfd):
     with tracker(run_dir) as telling:
         telling.start(0, {})
@@ -183,6 +172,7 @@ def test_when_wandbs_service_dies_training_goes_on_with_one_warning(run_dir, cap
     said = capfd.readouterr()
     assert (said.out + said.err).count("W&B mirror switched off") == 1
     assert "python -m hpc.tracking sync" in said.out
+    assert [r.data["name"] for r in read_records(run_dir) if r.kind == "event"] == ["wandb_lost"]
 
 
 def test_a_hung_mirror_neither_blocks_a_step_nor_the_end(run_dir, capfd, monkeypatch):
@@ -229,17 +219,18 @@ def test_signals_of_the_scheduler_do_not_end_the_mirror(run_dir):
     assert mirrored_rows(run_dir) == 11
 
 
-def test_a_killed_training_leaves_a_complete_mirror_and_no_process(run_dir):
+def test_a_killed_training_which_never_imported_wandb_leaves_a_complete_mirror_and_no_process(run_dir):
     code = (
         "import os, sys, pathlib; from hpc.config import LogConfig; from hpc.tracking.tracker import Tracker\n"
         "t = Tracker(pathlib.Path(sys.argv[1]), 1, LogConfig(wandb='offline'), {}, rank=0, total_steps=1).__enter__()\n"
         "t.start(0, {})\n"
         "for step in range(1, 301): t.log('train', step, {'loss': step})\n"
+        "assert 'wandb' not in sys.modules\n"
         "print('mirror', t._mirror.pid, flush=True); os.kill(os.getpid(), 9)"
     )
     killed = subprocess.run([sys.executable, "-c", code, str(run_dir)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert killed.returncode == -signal.SIGKILL
-    mirror = int(re.search(r"mirror (\d+)", killed.stdout)[1])
+    mirror = int(killed.stdout.rpartition("mirror ")[2])
     wait_until(lambda: not Path(f"/proc/{mirror}").exists() or is_zombie(mirror))
     assert mirrored_rows(run_dir) == 301
 
@@ -256,8 +247,12 @@ def is_zombie(pid):
 @pytest.fixture
 def server():
     """Something that answers HTTP, if only with 404."""
-    httpd = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
-    httpd.RequestHandlerClass.log_message = lambda *_: None
+
+    class Quiet(http.server.BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    httpd = http.server.HTTPServer(("127.0.0.1", 0), Quiet)
     threading.Thread(target=httpd.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{httpd.server_port}"
     httpd.shutdown()
@@ -279,6 +274,16 @@ def test_auto_is_online_only_with_a_key_and_a_network(server, monkeypatch, tmp_p
     assert choose_mode("auto") == "online", "key of `wandb login`"
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert choose_mode("auto") == "offline"
+
+
+def test_a_server_that_turns_us_away_makes_auto_offline(server, run_dir, monkeypatch, capfd):
+    monkeypatch.setenv("WANDB_BASE_URL", server)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    with tracker(run_dir, wandb="auto") as telling:
+        telling.start(0, {})
+        train(telling, 1)
+    assert mirrored_rows(run_dir) == 2
+    assert "W&B: offline" in capfd.readouterr().out
 
 
 def test_online_without_a_key_is_a_warning_that_says_what_to_do(run_dir, capfd):
