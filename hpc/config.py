@@ -14,6 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from odevid.config import MODELS
 
@@ -27,6 +28,12 @@ class ConfigError(ValueError):
 def _require(condition: bool, message: str) -> None:
     if not condition:
         raise ConfigError(message)
+
+
+def _at_least(section: str, values: object, minimum: int, *names: str) -> None:
+    for name in names:
+        value = getattr(values, name)
+        _require(value >= minimum, f"{section}.{name}={value}: expected at least {minimum}")
 
 
 def _choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
@@ -63,9 +70,8 @@ class DataConfig:
     moving_mnist: MovingMnistConfig = field(default_factory=MovingMnistConfig)
 
     def __post_init__(self) -> None:
-        _require(self.num_frames >= 1, f"data.num_frames={self.num_frames}: expected at least 1")
-        _require(self.workers >= 0, f"data.workers={self.workers}: expected 0 or more")
-        _require(self.prefetch >= 1, f"data.prefetch={self.prefetch}: expected at least 1")
+        _at_least("data", self, 1, "num_frames", "prefetch")
+        _at_least("data", self, 0, "workers", "max_substitutions")
 
 
 @dataclass
@@ -82,6 +88,9 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         _require(self.lr > 0, f"optimizer.lr={self.lr}: expected a positive number")
+        for name in ("beta1", "beta2"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"optimizer.{name}={value}: expected at least 0 and less than 1")
         _require(self.clip_norm >= 0, f"optimizer.clip_norm={self.clip_norm}: expected 0 (off) or a positive norm")
 
 
@@ -106,7 +115,7 @@ class TrainConfig:
     deterministic: bool = False
     """Deterministic GPU kernels: a resume is bit for bit on the same device type, at a cost. CPU runs always are."""
     resume: str = "auto"
-    """auto: continue when a checkpoint exists; required: it must exist; never: it must not."""
+    """auto: continue when a checkpoint exists; required: one must exist; never: start anew, moving old ones aside."""
     max_minutes: float = 0.0
     """Wall-clock budget of one attempt: it then saves and stops (under SLURM: requeues); 0: none."""
     max_bad_steps: int = 10
@@ -115,8 +124,9 @@ class TrainConfig:
     """A gradient norm this many mean absolute deviations above its running mean counts as a spike; 0: no guard."""
 
     def __post_init__(self) -> None:
-        _require(self.steps >= 1, f"train.steps={self.steps}: expected at least 1")
-        _require(self.global_batch >= 1, f"train.global_batch={self.global_batch}: expected at least 1")
+        _at_least("train", self, 1, "steps", "global_batch")
+        _at_least("train", self, 0, "micro_batch", "batchnorm_group", "threads", "max_minutes")
+        _at_least("train", self, 0, "max_bad_steps", "spike_factor")
         _choice("train.precision", self.precision, ("fp32", "bf16"))
         _choice("train.zero_stage", self.zero_stage, (0, 1, 2))
         _choice("train.resume", self.resume, ("auto", "required", "never"))
@@ -153,8 +163,8 @@ class EvalConfig:
     def __post_init__(self) -> None:
         _choice("eval.best_metric", self.best_metric, ("psnr", "ssim"))
         _choice("eval.checkpoint", self.checkpoint, ("last", "best"))
-        for name in ("clips", "samples", "test_samples", "batch", "chunk"):
-            _require(getattr(self, name) >= 1, f"eval.{name}={getattr(self, name)}: expected at least 1")
+        _at_least("eval", self, 1, "clips", "samples", "test_samples", "batch", "chunk")
+        _at_least("eval", self, 0, "every", "test_clips", "pictures")
 
 
 @dataclass
@@ -172,6 +182,7 @@ class CheckpointConfig:
         _require(
             self.keep_last >= 2, f"checkpoint.keep_last={self.keep_last}: expected at least 2 (one may be damaged)"
         )
+        _at_least("checkpoint", self, 0, "every", "every_minutes", "keep_best", "milestone_every")
 
 
 @dataclass
@@ -187,7 +198,7 @@ class LogConfig:
 
     def __post_init__(self) -> None:
         _choice("log.wandb", self.wandb, ("auto", "online", "offline", "disabled"))
-        _require(self.every >= 1, f"log.every={self.every}: expected at least 1")
+        _at_least("log", self, 1, "every", "max_file_mb")
 
 
 @dataclass
@@ -216,9 +227,8 @@ class ClusterConfig:
     """How many time-outs submitit may requeue."""
 
     def __post_init__(self) -> None:
-        _require(self.nodes >= 1, f"cluster.nodes={self.nodes}: expected at least 1")
-        _require(self.ranks_per_node >= 1, f"cluster.ranks_per_node={self.ranks_per_node}: expected at least 1")
-        _require(self.time_min >= 1, f"cluster.time_min={self.time_min}: expected at least 1")
+        _at_least("cluster", self, 1, "nodes", "ranks_per_node", "cpus_per_task", "time_min")
+        _at_least("cluster", self, 0, "mem_gb", "signal_delay_s", "max_requeues")
 
 
 @dataclass
@@ -243,6 +253,13 @@ class Config:
             f"optimizer.constant_steps={constant} is beyond train.steps={self.train.steps}: "
             "lower the first or raise the second",
         )
+        given, inferred = getattr(self.model, "nt_cond", 0), getattr(self.model, "nt_inf", 0)
+        for name, frames, needed, why in (
+            ("eval.num_frames", self.eval.num_frames, given + 1, f"model.nt_cond={given} are given, one is predicted"),
+            ("eval.test_num_frames", self.eval.test_num_frames, given + 1, f"model.nt_cond={given} are given"),
+            ("data.num_frames", self.data.num_frames, inferred, f"y_0 is inferred from model.nt_inf={inferred}"),
+        ):
+            _require(frames >= needed, f"{name}={frames}: expected at least {needed} ({why})")
 
 
 def available(kind: str) -> list[str]:
@@ -372,7 +389,7 @@ def _parse_overrides(overrides: list[str]) -> DictConfig:
             raise ConfigError(f"command line: unknown key {key!r}{_hint(key, all_keys())}")
     try:
         return OmegaConf.from_dotlist(overrides)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(f"command line: {error}") from error
 
 
@@ -402,7 +419,7 @@ def _read_size(size: str, model_name: str) -> DictConfig:
 def _read_yaml(path: Path) -> DictConfig:
     try:
         loaded = OmegaConf.load(path)
-    except (OmegaConfBaseException, ValueError) as error:
+    except (OmegaConfBaseException, YAMLError, ValueError) as error:
         raise ConfigError(f"{path}: {error}") from error
     if not isinstance(loaded, DictConfig):
         raise ConfigError(f"{path}: expected a mapping of keys to values")

@@ -52,6 +52,15 @@ def test_every_experiment_resolves_at_every_size(experiment, size):
         ("model.architecture=resnet", "dcgan, vgg"),
         ("optimizer.constant_steps=2000000", "train.steps"),
         ("train.steps", "key=value"),
+        ("eval.num_frames=5", "eval.num_frames=5: expected at least 6"),
+        ("eval.test_num_frames=3", "eval.test_num_frames=3"),
+        ("data.num_frames=4", "model.nt_inf=5"),
+        ("train.micro_batch=-1", "train.micro_batch=-1: expected at least 0"),
+        ("train.threads=-1", "train.threads"),
+        ("eval.test_clips=-1", "eval.test_clips"),
+        ("checkpoint.keep_best=-1", "checkpoint.keep_best"),
+        ("optimizer.beta1=1.5", "optimizer.beta1"),
+        ("cluster.setup=['don't']", "command line"),
     ],
 )
 def test_a_wrong_override_is_an_error_that_names_the_right_one(override, message):
