@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -80,7 +81,13 @@ class Trainer:
     # -- life ------------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Trainer:
-        self._exits = contextlib.ExitStack()
+        with contextlib.ExitStack() as exits:  # closes what is open if the next thing fails
+            self._open(exits)
+            self._exits = exits.pop_all()
+        return self
+
+    def _open(self, exits: contextlib.ExitStack) -> None:
+        """Journal, state, data: in this order, so that whatever goes wrong is in the journal."""
         attempt = self.world.on_rank_0(self.folder.next_attempt)
         tracker = Tracker(
             self.folder.path,
@@ -90,13 +97,13 @@ class Trainer:
             rank=self.world.rank,
             total_steps=self.config.train.steps,
         )
-        self.tracker = self._exits.enter_context(tracker)
+        self.tracker = exits.enter_context(tracker)
         self._resume()
         self.tracker.start(self.step, {"world_size": self.world.size, "plan": str(self.plan), "code": code_version()})
         allow = self.folder.allowed_pipes()
         source = open_split(self.config.data, "train", self.config.data.num_frames, allow)
         source.quarantine(self.ledger.records)
-        self.loader = self._exits.enter_context(
+        self.loader = exits.enter_context(
             Loader(
                 source,
                 seed=self.config.seed,
@@ -110,22 +117,24 @@ class Trainer:
             )
         )
         self.validation = open_split(self.config.data, "valid", self.config.eval.num_frames, allow)
-        return self
 
-    def __exit__(self, *error: object) -> None:
-        self._exits.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exits.__exit__(kind, error, trace)
 
     def run(self) -> Outcome:
         batches = self.loader.batches(self.samples_consumed)
-        while self.step < self.config.train.steps:
+        while True:
+            if self._due_validation() and not self._validate():
+                return self._end(self._agreed_cause())
+            if self.step >= self.config.train.steps:
+                return self._end(None)
+            if cause := self._agreed_cause():
+                return self._end(cause)
             micro_batches = self._fetch(batches)
             result = self._advance(micro_batches)
             self._observe(result, micro_batches)
-            if self._due_validation() and not self._validate():
-                return self._end(self._agreed_cause())
-            if cause := self._agreed_cause():
-                return self._end(cause)
-        return self._end(None)
 
     # -- one step --------------------------------------------------------------------------------------------------
 
@@ -184,7 +193,7 @@ class Trainer:
             return
         for record in [record for part in self.world.gather(mine) for record in part]:
             if self.ledger.add(record):
-                self.tracker.event("substitution", self.step, record.to_dict())
+                self.tracker.event("substitution", self.step + 1, record.to_dict())
 
     # -- evaluate --------------------------------------------------------------------------------------------------
 
@@ -248,6 +257,8 @@ class Trainer:
 
     def _save_is_due(self) -> bool:
         settings = self.config.checkpoint
+        if self.step == 0:
+            return False
         by_step = settings.every and self.step % settings.every == 0 and self.saved_step != self.step
         by_time = settings.every_minutes and time.monotonic() - self.last_save > 60 * settings.every_minutes
         return bool(by_step or by_time)

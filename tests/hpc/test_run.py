@@ -204,10 +204,13 @@ def test_a_stop_file_stops_and_its_removal_lets_the_run_go_on_at_another_world_s
     stopped_at = run.state()["step"]
     steps = stopped_at + 4
     run.finish(f"train.steps={steps}", ranks=1)
-    losses = {r["step"]: r["scalars"]["loss"] for r in run.records() if r["kind"] == "train"}
-    expected = {r["step"]: r["scalars"]["loss"] for r in untouched.records() if r["kind"] == "train"}
+    found, expected = (
+        {record["step"]: record["scalars"] for record in one.records() if record["kind"] == "train"}
+        for one in (run, untouched)
+    )
     for step in range(1, min(steps, STEPS) + 1):
-        assert losses[step] == pytest.approx(expected[step], rel=2e-3), step
+        for term in ("loss", "kl_y", "kl_z", "res"):  # another batch or noise moves the last three by a tenth or more
+            assert found[step][term] == pytest.approx(expected[step][term], rel=5e-3), (step, term)
     assert run.state()["samples_consumed"] == steps * 4
 
 
@@ -225,7 +228,7 @@ def test_a_damaged_newest_checkpoint_falls_back_loudly_to_the_one_before(tmp_pat
 
 def test_resume_required_and_never_mean_what_they_say(tmp_path, data):
     run = Run(tmp_path / "run", data)
-    assert "resume=required" in run.finish("train.resume=required", ranks=1, code=1)
+    assert "resume=required" in run.finish("train.resume=required", ranks=1, code=2)
     run.finish("train.resume=auto", "train.steps=3", ranks=1)
     run.finish("train.resume=never", "train.steps=2", ranks=1)
     assert run.state()["step"] == 2
