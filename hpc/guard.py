@@ -33,7 +33,7 @@ class Guard:
         if reason is not None:
             self.bad_steps += 1
         if math.isfinite(grad_norm):
-            self._learn(grad_norm)
+            self._learn(min(grad_norm, self._threshold()))  # one spike must not hide those that follow
         return reason
 
     def check_budget(self, step: int, reason: str, keys: list[str]) -> None:
@@ -59,10 +59,15 @@ class Guard:
     def _reason(self, grad_norm: float) -> str | None:
         if not math.isfinite(grad_norm):
             return "non-finite gradient, update not applied"
-        threshold = self._mean + self.spike_factor * self._deviation
-        if self.spike_factor and self._seen >= WARMUP_STEPS and grad_norm > threshold:
-            return f"gradient norm {grad_norm:.3g} spiked (usual {self._mean:.3g}, threshold {threshold:.3g})"
+        if grad_norm > self._threshold():
+            return f"gradient norm {grad_norm:.3g} spiked (usual {self._mean:.3g}, threshold {self._threshold():.3g})"
         return None
+
+    def _threshold(self) -> float:
+        """Gradient norm beyond which a step is a spike; infinite while the usual norm is not known yet."""
+        if not self.spike_factor or self._seen < WARMUP_STEPS:
+            return math.inf
+        return self._mean + self.spike_factor * self._deviation
 
     def _learn(self, grad_norm: float) -> None:
         """Running mean and mean absolute deviation; the early ones are plain averages."""

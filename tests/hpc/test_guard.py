@@ -30,6 +30,13 @@ def test_a_spike_is_noticed_and_a_slow_drift_is_not():
     assert all(drifting.inspect(1 + 0.001 * step) is None for step in range(1000))
 
 
+def test_a_huge_spike_does_not_hide_the_next_one():
+    guard = _settled(5)
+    assert "spiked" in str(guard.inspect(1e12))
+    assert guard.inspect(1.0) is None
+    assert "spiked" in str(guard.inspect(50.0))
+
+
 def test_over_the_budget_the_run_stops_with_the_clips_at_hand():
     guard = _settled(1)
     for _ in range(2):
