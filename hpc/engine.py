@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from hpc.batchnorm import average_running_statistics, pool_batchnorm
-from hpc.config import OptimizerConfig
+from hpc.config import ConfigError, OptimizerConfig
 from hpc.distributed import World
 from hpc.plan import BatchPlan
 
@@ -150,7 +150,7 @@ class Engine:
         """Continue from `state`, whatever world size and ZeRO stage wrote it.
 
         Raises:
-            ValueError: names or shapes that differ from this network's.
+            ConfigError: names or shapes that differ from this network's.
         """
         weights, buffers = state["weights"], state["buffers"]
         _check_names({**weights, **buffers}, self.module)
@@ -261,13 +261,10 @@ def _host(tensor: Tensor) -> Tensor:
 
 def _check_names(saved: dict[str, Tensor], module: nn.Module) -> None:
     own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    why = "it was written with another model.* configuration; resume with that one, or start anew: train.resume=never"
     if missing := sorted(own.keys() ^ saved.keys()):
-        raise ValueError(
-            f"the checkpoint and the model differ in {len(missing)} tensors, first {missing[0]!r}: "
-            "it was written with another model.* configuration; resume with that one, or start anew: train.resume=never"
-        )
+        raise ConfigError(f"the checkpoint and the model differ in {len(missing)} tensors, first {missing[0]!r}: {why}")
     for name, tensor in own.items():
         if tensor.shape != saved[name].shape:
-            raise ValueError(
-                f"{name}: the checkpoint has shape {tuple(saved[name].shape)}, the model {tuple(tensor.shape)}"
-            )
+            found = f"{name}: the checkpoint has shape {tuple(saved[name].shape)}, the model {tuple(tensor.shape)}"
+            raise ConfigError(f"{found}: {why}")

@@ -59,5 +59,9 @@ def _build(config: Config, store: CheckpointStore, chosen: Checkpoint) -> VideoM
 
     model = build_model(config.model)
     saved = store.read(chosen)["engines"]["model"]
-    model.load_state_dict({**saved["weights"], **saved["buffers"]})
+    try:
+        model.load_state_dict({**saved["weights"], **saved["buffers"]})
+    except RuntimeError as error:
+        where = f"{chosen.path} does not fit the model that model.* describes; leave those keys out"
+        raise ConfigError(f"{where}: {str(error).splitlines()[1].strip()}") from error
     return model.eval()

@@ -8,8 +8,15 @@ import os
 import signal
 import sys
 
+from hpc.checkpoint.errors import CheckpointError
 from hpc.config import ConfigError
+from hpc.guard import BudgetExceeded
+from hpc.rendezvous import RendezvousError
 from hpc.task import Task
+from shards.errors import ShardError
+
+FOR_USERS = (ConfigError, ShardError, CheckpointError, BudgetExceeded, RendezvousError)
+"""What these say tells the user what to do; a stack of calls would only hide it. `--debug` shows it."""
 
 PR_SET_PDEATHSIG = 1
 
@@ -18,7 +25,7 @@ def main() -> int:
     _die_with_parent()
     try:
         return Task(**json.loads(sys.argv[1]))().exit_code
-    except ConfigError as error:
+    except FOR_USERS as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 

@@ -145,8 +145,8 @@ class CheckpointStore:
         if chosen is None:
             if resume == "required":
                 raise NoUsableCheckpointError(
-                    f"resume=required, but {self.root} holds no checkpoint (expected folders like {step_name(1000)}). "
-                    "Check run=DIR, or type resume=auto to start at step 0."
+                    f"train.resume=required, but {self.root} holds no checkpoint (folders like {step_name(1000)}). "
+                    "Check run=DIR, or type train.resume=auto to start at step 0."
                 )
             return None
         newer = [path for step, path in self._directories().items() if step > chosen.step]
@@ -175,7 +175,7 @@ class CheckpointStore:
         if damaged:
             raise NoUsableCheckpointError(
                 f"All {len(damaged)} checkpoints in {self.root} are damaged:\n  " + "\n  ".join(damaged) + "\n"
-                "Restore one of them, or type resume=never to start at step 0 (these are moved aside, not deleted)."
+                "Restore one of them, or type train.resume=never to start at step 0 (these are then moved aside)."
             )
         return None
 

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -244,3 +245,39 @@ def test_zero_stages_and_bf16_train_through_the_same_command(tmp_path, data, unt
     run = Run(tmp_path / "bf16", data)
     run.finish("train.precision=bf16", "train.steps=2", ranks=1)
     assert run.state()["engines"]["model"]["weights"]["w_proj.0.weight"].dtype == torch.float32
+
+
+@pytest.fixture
+def damaged_data(tmp_path: Path) -> Path:
+    """A finite dataset of which one training clip has a flipped bit."""
+    root = tmp_path / "clips"
+    build_moving_mnist(root, digits=1, deterministic=True, sequences=24, frames=6, encoding="raw", test_set="none")
+    tar = root / "train-000000.tar"
+    content = bytearray(tar.read_bytes())
+    with tarfile.open(tar) as members:
+        video = next(member for member in members if "video" in member.name)
+    content[video.offset_data + 70] ^= 4
+    tar.write_bytes(content)
+    return root
+
+
+def test_a_damaged_clip_is_an_error_that_names_it_or_within_a_budget_a_counted_substitute(tmp_path, damaged_data):
+    refused = Run(tmp_path / "refused", damaged_data)
+    output = refused.finish(ranks=1, code=2)
+    assert "train-000000.tar" in output
+    assert "data.max_substitutions" in output
+    runs = {}
+    for ranks in (1, 2):
+        runs[ranks] = Run(tmp_path / f"ranks{ranks}", damaged_data)
+        runs[ranks].finish("data.max_substitutions=1", "train.steps=14", ranks=ranks)
+    found = {ranks: run.state()["substitutions"] for ranks, run in runs.items()}
+    assert found[1] == found[2]
+    (record,) = found[1]["records"]
+    event = next(r for r in runs[2].records() if r["kind"] == "event" and r["name"] == "substitution")
+    assert {event["details"][key] for key in ("bad_key", "substitute_key")} == {
+        record["bad_key"],
+        record["substitute_key"],
+    }
+    runs[2].finish("train.steps=20", ranks=1)
+    runs[1].finish("train.steps=20", ranks=1)
+    assert runs[2].state()["substitutions"]["records"] == runs[1].state()["substitutions"]["records"]
