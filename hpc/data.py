@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ MOVING_MNIST = "moving-mnist"
 def dataset_root(data: DataConfig) -> str:
     """Folder (or URL) of the dataset: data.root itself if it holds a manifest, else its subfolder for this dataset."""
     parent = data_parent(data)
-    if parent.startswith(("http://", "https://")) or (Path(parent) / "manifest.json").is_file():
+    if is_remote(parent) or (Path(parent) / "manifest.json").is_file():
         return parent
     return str(Path(parent) / dataset_folder(data))
 
@@ -35,7 +36,12 @@ def dataset_root(data: DataConfig) -> str:
 def data_parent(data: DataConfig) -> str:
     """data.root as it was given, or where datasets are by default; a path is made absolute."""
     parent = data.root or os.environ.get("ODEVID_DATA", "data")
-    return parent if "://" in parent else str(Path(parent).resolve())
+    return parent if is_remote(parent) else str(Path(parent).expanduser().resolve())
+
+
+def is_remote(root: str) -> bool:
+    """Whether a dataset's root is an address or a command, not a folder."""
+    return root.startswith(("http://", "https://", "pipe:"))
 
 
 def dataset_folder(data: DataConfig) -> str:
@@ -63,10 +69,13 @@ def ensure_dataset(data: DataConfig) -> str:
     """The dataset's root, after building it if it is Moving MNIST and missing.
 
     Raises:
-        ConfigError: another dataset is missing; the message is the command that builds it.
+        ConfigError: another dataset is missing (the message is the command that builds it), or another one is there.
     """
     root = dataset_root(data)
-    if root.startswith(("http://", "https://")) or (Path(root) / "manifest.json").is_file():
+    if is_remote(root):
+        return root
+    if (Path(root) / "manifest.json").is_file():
+        _check_generator(data, Path(root))
         return root
     if data.name != MOVING_MNIST:
         raise ConfigError(
@@ -100,9 +109,28 @@ def to_unit_range(arrays: Mapping[str, Tensor], device: torch.device) -> dict[st
     return {name: tensor.float() / 255 if tensor.dtype.itemsize == 1 else tensor for name, tensor in moved.items()}
 
 
+def _check_generator(data: DataConfig, root: Path) -> None:
+    """Moving MNIST that was built with other rules than the config names would be trained on, or recorded, as it."""
+    from shards.manifest import Manifest
+
+    rules = Manifest.load(root).provenance.get("generator")
+    if rules is None:
+        return
+    wanted = {"digits": data.moving_mnist.digits, "deterministic": data.moving_mnist.deterministic}
+    found = {name: rules.get(name) for name in wanted}
+    if data.name != MOVING_MNIST:
+        raise ConfigError(f"data.name={data.name}, but {root} holds Moving MNIST: set data.name or data.root")
+    if found != wanted:
+        raise ConfigError(
+            f"{root} was built with {found}, data.moving_mnist asks for {wanted}: set data.moving_mnist.digits= and "
+            "data.moving_mnist.deterministic= as it was built, or another data.root"
+        )
+
+
 def _build_moving_mnist(data: DataConfig, root: Path) -> None:
     from shards.build_moving_mnist import build_moving_mnist
 
+    print(f"building Moving MNIST in {root}", file=sys.stderr, flush=True)
     variant = data.moving_mnist
     build_moving_mnist(
         root,

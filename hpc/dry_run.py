@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hpc import config as configs
 from hpc.config import Config
-from hpc.data import build_command, dataset_root
+from hpc.data import build_command, dataset_root, is_remote
 from hpc.plan import plan_batches
 from hpc.run_folder import RunFolder
 
@@ -34,7 +34,7 @@ def _data(config: Config) -> str:
     from shards.manifest import MANIFEST_FILE, Manifest
 
     root = dataset_root(config.data)
-    if "://" in root:
+    if is_remote(root):
         return f"{root}: checked when the run starts"
     from pathlib import Path
 

@@ -44,6 +44,21 @@ def test_a_built_dataset_given_as_root_is_used_as_it_is(tmp_path):
     assert dataset_root(_one_digit(Path(built))) == built
 
 
+def test_a_dataset_of_other_rules_or_another_kind_is_not_trained_on_in_silence(tmp_path):
+    built = ensure_dataset(_one_digit(tmp_path))
+    with pytest.raises(ConfigError, match=r"'digits': 1.*asks for.*'digits': 2"):
+        ensure_dataset(DataConfig(root=built))
+    with pytest.raises(ConfigError, match="holds Moving MNIST"):
+        ensure_dataset(DataConfig(name="kth", root=built))
+
+
+@pytest.mark.parametrize("root", ["http://host/mmnist", "pipe:ssh host cat mmnist"])
+def test_an_address_or_command_is_passed_on_and_nothing_is_built(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert ensure_dataset(DataConfig(root=root)) == root
+    assert not list(tmp_path.iterdir())
+
+
 def test_another_missing_dataset_is_an_error_with_the_command_that_builds_it(tmp_path):
     data = DataConfig(name="kth", root=str(tmp_path))
     with pytest.raises(ConfigError, match="python -m shards build kth"):
@@ -53,6 +68,7 @@ def test_another_missing_dataset_is_an_error_with_the_command_that_builds_it(tmp
 
 def test_uint8_becomes_the_unit_range_on_the_device_and_fields_stay_as_they_are():
     fields = torch.tensor([[-3.5, 260.0]])
-    moved = to_unit_range({"video": torch.tensor([0, 51, 255], dtype=torch.uint8), "field": fields}, torch.device("cpu"))
+    video = torch.tensor([0, 51, 255], dtype=torch.uint8)
+    moved = to_unit_range({"video": video, "field": fields}, torch.device("cpu"))
     torch.testing.assert_close(moved["video"], torch.tensor([0.0, 0.2, 1.0]))
     assert torch.equal(moved["field"], fields)
