@@ -7,6 +7,7 @@ No torch import: everything here runs on a login node in well under a second.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -93,9 +94,10 @@ def parse(argv: Sequence[str]) -> Request:
             special[key] = value
         else:
             overrides.append(pair)
-    flags = [f"cluster.{name}={getattr(options, name)}" for name in CLUSTER_FLAGS if getattr(options, name) is not None]
-    if options.setup:
-        flags.append("cluster.setup=[" + ",".join(f"'{line}'" for line in options.setup) + "]")
+    given = {name: value for name in (*CLUSTER_FLAGS, "setup") if (value := getattr(options, name)) not in (None, [])}
+    flags = [f"cluster.{name}={json.dumps(value)}" for name, value in given.items()]
+    if options.ranks < 0:
+        raise ConfigError(f"--ranks {options.ranks}: expected at least 1")
     return Request(
         verb=verb,
         experiment=special.get("experiment"),
@@ -169,6 +171,7 @@ def run_train(request: Request) -> int:
 
         print(describe(config, folder, request.where, world_size))
         return 0
+    _refuse_stopped(folder)
     from hpc.data import ensure_dataset
     from hpc.plan import plan_batches
 
@@ -183,7 +186,7 @@ def run_train(request: Request) -> int:
         f"{config.experiment}{' size=' + config.size if config.size else ''}: {plan}\nrun folder {folder.path}",
         flush=True,
     )
-    return start("train", folder, config, request.where, world_size, resume)
+    return start("train", folder, config, request, resume)
 
 
 def run_evaluate(request: Request) -> int:
@@ -191,8 +194,9 @@ def run_evaluate(request: Request) -> int:
     if request.dry_run:
         print(configs.to_yaml(config))
         return 0
+    _refuse_stopped(folder)
     configs.save(config, folder.path / "evaluate.yaml")
-    return start("evaluate", folder, config, request.where, world_size_of(config, request))
+    return start("evaluate", folder, config, request)
 
 
 def run_export(request: Request) -> int:
@@ -201,6 +205,11 @@ def run_export(request: Request) -> int:
 
     print(f"wrote {export(config, folder)}; read it with odevid.load(path)")
     return 0
+
+
+def _refuse_stopped(folder: RunFolder) -> None:
+    if folder.stop.exists():
+        raise ConfigError(f"this run was told to stop, and would stop again: remove that file first: rm {folder.stop}")
 
 
 def _existing(request: Request) -> tuple[RunFolder, Config]:
@@ -234,7 +243,11 @@ def _size(request: Request) -> str:
     """The wanted size, or the demo's when nothing was asked for and there is nothing to run more on."""
     if request.size is not None:
         return request.size
-    if request.where == "slurm" or count_gpus() or request.yes_cpu or request.dry_run:
+    if request.where == "slurm" or count_gpus() or request.yes_cpu:
+        return ""
+    if request.experiment is not None and (
+        request.dry_run or request.experiment not in configs.available("experiment")
+    ):
         return ""
     if request.experiment is None and not any(word.startswith("model.") for word in request.overrides):
         print(
@@ -271,16 +284,25 @@ def world_size_of(config: Config, request: Request) -> int:
     return per_node * (cluster.nodes if request.where == "slurm" else 1)
 
 
-def start(verb: str, folder: RunFolder, config: Config, where: str, world_size: int, resume: str = "auto") -> int:
+def uses_gpus(config: Config, request: Request) -> bool:
+    """Whether each rank must have a GPU: always on SLURM unless CPU ranks were asked for, here if there are any."""
+    gpus = config.cluster.gpus_per_node
+    if request.where == "slurm" or gpus >= 0:
+        return gpus != 0 and not request.ranks
+    return count_gpus() > 0 and not request.ranks
+
+
+def start(verb: str, folder: RunFolder, config: Config, request: Request, resume: str = "auto") -> int:
     """Run `verb` on the ranks; returns the exit code of what ran, or 0 for a submitted job."""
     from hpc.task import Task
 
-    task = Task(verb, str(folder.path), use_gpu=config.cluster.gpus_per_node != 0, resume=resume)
-    if where == "slurm":
+    world_size = world_size_of(config, request)
+    task = Task(verb, str(folder.path), use_gpu=uses_gpus(config, request), resume=resume)
+    if request.where == "slurm":
         from hpc.submit import submit
 
         return submit(task, folder, config, world_size)
-    if where == "debug":
+    if request.where == "debug":
         return task().exit_code
     from hpc.local import run_ranks
 

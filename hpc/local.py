@@ -49,7 +49,7 @@ def _start(
     if rank:
         folder.logs.mkdir(parents=True, exist_ok=True)
         output = files.enter_context((folder.logs / f"rank-{rank}.log").open("ab"))
-    command = [sys.executable, "-m", "hpc.worker", json.dumps(dataclasses.asdict(task))]
+    command = [sys.executable, "-P", "-m", "hpc.worker", json.dumps(dataclasses.asdict(task))]
     return subprocess.Popen(command, env=environ, stdout=output, stderr=output, start_new_session=True)
 
 
@@ -58,12 +58,22 @@ def _wait(ranks: list[subprocess.Popen[bytes]], folder: RunFolder) -> int:
         codes = [process.poll() for process in ranks]
         for rank, code in enumerate(codes):
             if code:
-                where = f"; its output is in {folder.logs / f'rank-{rank}.log'}" if rank else ""
-                print(f"rank {rank} ended with code {code}{where}; ending the others", file=sys.stderr, flush=True)
+                print(f"rank {rank} ended with code {code}; ending the others", file=sys.stderr)
+                if rank:
+                    print(_last_lines(folder.logs / f"rank-{rank}.log"), file=sys.stderr)
+                sys.stderr.flush()
                 return code if code > 0 else 128 - code
         if all(code == 0 for code in codes):
             return 0
         time.sleep(POLL_S)
+
+
+def _last_lines(log: Path, count: int = 15) -> str:
+    """The end of a rank's output, which is where it says why it ended."""
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 16_384))
+        lines = file.read().decode(errors="replace").splitlines()[-count:]
+    return "\n".join([f"the end of {log}:", *(f"    {line}" for line in lines)])
 
 
 @contextlib.contextmanager

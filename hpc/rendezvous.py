@@ -28,6 +28,8 @@ class Ranks:
     local_world_size: int
     master_addr: str
     master_port: int
+    cpus: int = 0
+    """CPUs that SLURM gave to this rank; 0 if it did not say."""
 
     def export(self, environ: MutableMapping[str, str] | None = None) -> None:
         """Set what torch.distributed and DeepSpeed read; inherited values are overwritten."""
@@ -98,6 +100,7 @@ def _from_slurm(environ: Mapping[str, str]) -> Ranks:
         local_world_size=max(1, world // nodes),
         master_addr=node_address(first),
         master_port=slurm_port(environ),
+        cpus=int(environ.get("SLURM_CPUS_PER_TASK", "0")),
     )
 
 

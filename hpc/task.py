@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hpc import config as configs
+from hpc.config import ConfigError
 from hpc.rendezvous import discover
 from hpc.run_folder import RunFolder
-from hpc.stop import AfterSave, StopCause, StopFlag
+from hpc.stop import AfterSave, Handler, StopCause, StopFlag
 
 if TYPE_CHECKING:
     from hpc.config import Config
     from hpc.distributed import World
+
+LOOK_EVERY_S = 0.2
+REQUEUE_TRIES, REQUEUE_PAUSE_S = 30, 10.0
+"""SLURM's controller may be away for minutes, for a failover or an update."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,7 @@ class Task:
     verb: str
     run_dir: str
     use_gpu: bool = True
+    """Each rank takes a GPU; without one it is an error, never a run on the CPU that nobody asked for."""
     resume: str = "auto"
     """auto, required or never: the wish of this launch. It is not kept: what SLURM starts again always continues."""
 
@@ -49,9 +57,11 @@ class Task:
         config.train.resume = "auto" if restarted else self.resume
         ranks = discover()
         with StopFlag(folder.path, ranks.rank, 60 * config.train.max_minutes or None).install() as stop:
+            if self.use_gpu:
+                require_gpu()
             from hpc.distributed import joined
 
-            with joined(ranks, config.train.threads, force_cpu=not self.use_gpu) as world:
+            with joined(ranks, config.train.threads or ranks.cpus, force_cpu=not self.use_gpu) as world:
                 step, cause = self._work(config, folder, world, stop)
             return self._leave(step, cause, ranks.rank, stop)
 
@@ -75,28 +85,52 @@ class Task:
         """Requeue, wait to be ended, or return, as the cause says."""
         if cause is None:
             return Result(0, step, "finished")
-        if "SLURM_JOB_ID" not in os.environ:
+        requeue = stop.former_handler(signal.SIGUSR2)
+        if requeue is None:  # not a job of submitit's
             return Result(cause.exit_code, step, cause.label)
         if cause.under_slurm is AfterSave.REQUEUE and rank == 0:
-            self._requeue(stop)
+            _requeue(requeue)
         if cause.under_slurm is not AfterSave.EXIT:
-            _wait_to_be_ended()
+            _wait_to_be_ended(stop, cause)
         return Result(0, step, cause.label)
 
-    @staticmethod
-    def _requeue(stop: StopFlag) -> None:
-        """Hand over to submitit's own handler, which pickles the task again, requeues the job and exits."""
-        handler = stop.former_handler(signal.SIGUSR2)
-        if handler is not None:
+
+def require_gpu() -> None:
+    """
+    Raises:
+        ConfigError: PyTorch sees no GPU here; the message says why it may be so, and how to ask for the CPU.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "a CPU build"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "unset")
+    raise ConfigError(
+        f"no CUDA device is visible on {socket.gethostname()}: PyTorch {torch.__version__} is {build}, "
+        f"CUDA_VISIBLE_DEVICES is {visible}. Look at nvidia-smi there, install PyTorch for CUDA, "
+        "or say --gpus-per-node 0 to run on the CPU"
+    )
+
+
+def _requeue(handler: Handler) -> None:
+    """Hand over to submitit's own handler, which pickles the task again, requeues the job and exits."""
+    for _ in range(REQUEUE_TRIES):
+        try:
             handler(signal.SIGUSR2, None)
-        else:
-            from hpc.submit import requeue
+        except subprocess.SubprocessError as error:
+            print(f"SLURM did not requeue the job, trying again: {error}", file=sys.stderr, flush=True)
+            time.sleep(REQUEUE_PAUSE_S)
+    raise RuntimeError("SLURM did not requeue the job; everything is saved: start it again with the same run=")
 
-            requeue()
 
+def _wait_to_be_ended(stop: StopFlag, cause: StopCause) -> None:
+    """SLURM ends this process: it requeues a preempted job by itself, and a cancelled one must not come back.
 
-def _wait_to_be_ended() -> None:
-    """SLURM ends this process: it requeues a preempted job by itself, and a cancelled one must not come back."""
+    When this job has asked for its requeue the first SIGTERM is the end; else only SIGKILL is, since ranks that left
+    after the SIGTERM of a preemption would turn it into a job that ended well and is not requeued.
+    """
+    while not (cause.requeue and stop.local_cause() is StopCause.TERMINATE):
+        time.sleep(LOOK_EVERY_S)
     sys.stdout.flush()
-    while True:
-        time.sleep(1)
+    os._exit(0)  # all is saved and closed; Python's own end takes seconds here, which the requeue would wait for

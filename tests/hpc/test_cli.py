@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpc import cli
-from hpc.cli import parse, prepare, world_size_of
+from hpc.cli import parse, prepare, uses_gpus, world_size_of
 from hpc.config import ConfigError
 
 ROOT = Path(cli.__file__).resolve().parent.parent
@@ -55,6 +55,36 @@ def test_one_process_per_gpu_is_the_local_default(monkeypatch):
     monkeypatch.setattr(cli, "count_gpus", lambda: 3)
     request = parse([])
     assert world_size_of(prepare(request)[0], request) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "slurm", "gpus_here", "expected"),
+    [
+        ("--nodes 2", True, 0, True),
+        ("--nodes 2 --gpus-per-node 0", True, 0, False),
+        ("", False, 2, True),
+        ("--yes-cpu", False, 0, False),
+        ("--gpus-per-node 1 --yes-cpu", False, 0, True),
+        ("--gpus-per-node 0 --yes-cpu", False, 2, False),
+        ("--ranks 2 --yes-cpu", False, 2, False),
+        ("--debug", False, 2, True),
+    ],
+)
+def test_a_gpu_is_needed_wherever_the_cpu_was_not_asked_for(monkeypatch, words, slurm, gpus_here, expected):
+    monkeypatch.setattr(cli, "has_slurm", lambda: slurm)
+    monkeypatch.setattr(cli, "count_gpus", lambda: gpus_here)
+    request = parse(words.split())
+    assert uses_gpus(prepare(request)[0], request) is expected
+
+
+@pytest.mark.parametrize("verb", ["train", "evaluate"])
+def test_a_run_with_a_stop_file_is_not_started_to_stop_at_once(tmp_path, capsys, verb):
+    from hpc import config as configs
+
+    configs.save(configs.load("srvp_kth", "test"), tmp_path / "config.yaml")
+    (tmp_path / "STOP").touch()
+    assert cli.main([verb, f"run={tmp_path}", "--ranks", "1"]) == 2
+    assert f"remove that file first: rm {tmp_path / 'STOP'}" in capsys.readouterr().err
 
 
 def test_flags_keys_and_verbs_mix_in_any_order():
@@ -114,6 +144,7 @@ def _sbatch(page: str, run: Path) -> str:
     """The batch script with what depends on this machine replaced."""
     script = page.partition("# sbatch script\n")[2]
     script = script.replace(sys.executable, "PYTHON").replace(str(run), "RUN").replace(str(ROOT), "CODE")
+    script = re.sub(r"(--job-name=odevid-train-srvp_bair)-[0-9a-f]{8}\n", r"\1-RUN\n", script)
     return re.sub(
         r"# Parameters\n(#SBATCH .*\n)+",
         lambda m: "# Parameters\n" + "".join(sorted(m[0].splitlines(True)[1:])),
