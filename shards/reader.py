@@ -31,6 +31,10 @@ from shards.folder import Folder
 from shards.index import ArrayTable, Index
 from shards.manifest import ArraySpec, Manifest, ShardInfo
 
+_REMEDY = (
+    "Copy or build the shard again; what else is damaged: python -m shards verify DIR. "
+    "To train on meanwhile with another clip in its place: data.max_substitutions=N"
+)
 _OPEN_FILES = 64
 
 
@@ -315,12 +319,10 @@ def _read_exactly(file: _OpenFile, target: memoryview, offset: int, member: str)
             raise kind(problem, file=file.path, member=member, offset=offset + done) from error
         if num_read == 0:
             problem = f"truncated: the member needs bytes up to {offset + len(target)}, the file ends at {file.length}"
-            remedy = "Copy or build the shard again; what else is damaged: python -m shards verify DIR"
-            raise DamageError(problem, file=file.path, member=member, offset=offset, remedy=remedy)
+            raise DamageError(problem, file=file.path, member=member, offset=offset, remedy=_REMEDY)
         done += num_read
 
 
 def _changed(path: Path, member: str, offset: int) -> DamageError:
     problem = "corrupt: the bytes are not those that were written (CRC-32 differs)"
-    remedy = "Copy or build the shard again; what else is damaged: python -m shards verify DIR"
-    return DamageError(problem, file=path, member=member, offset=offset, remedy=remedy)
+    return DamageError(problem, file=path, member=member, offset=offset, remedy=_REMEDY)

@@ -256,7 +256,7 @@ def damaged_data(tmp_path: Path) -> Path:
     content = bytearray(tar.read_bytes())
     with tarfile.open(tar) as members:
         video = next(member for member in members if "video" in member.name)
-    content[video.offset_data + 70] ^= 4
+    content[video.offset_data + 2 * 64 * 64 + 70] ^= 4  # in a frame that every window of four of the six frames has
     tar.write_bytes(content)
     return root
 
