@@ -233,10 +233,32 @@ def prepare(request: Request) -> tuple[Config, RunFolder]:
                     f"run={request.run} was started with {name}={kept}, not {given}: "
                     f"leave {name}= out, or use another run="
                 )
-        return _absolute(config), folder
+        config = _absolute(config)
+        _refuse_another_run(folder, config)
+        return config, folder
     config = configs.load(request.experiment or "srvp_smmnist", _size(request), request.cluster, request.overrides)
     path = Path(request.run) if request.run else new_run_folder(config.experiment)
     return _absolute(config), RunFolder(path.resolve())
+
+
+def _refuse_another_run(folder: RunFolder, config: Config) -> None:
+    """What a run's checkpoints and its stream of samples are made of cannot change under them."""
+    if config.train.resume == "never" or not any(folder.checkpoints.glob("step-*")):
+        return
+    kept = configs.load_file(folder.config)
+    for section, before, after in (
+        ("model.", vars(kept.model), vars(config.model)),
+        ("data.moving_mnist.", vars(kept.data.moving_mnist), vars(config.data.moving_mnist)),
+        ("data.", {"name": kept.data.name}, {"name": config.data.name}),
+        ("train.", {"recipe": kept.train.recipe}, {"recipe": config.train.recipe}),
+        ("", {"seed": kept.seed}, {"seed": config.seed}),
+    ):
+        if changed := [key for key in after if after[key] != before.get(key)]:
+            key = changed[0]
+            raise ConfigError(
+                f"{section}{key}={after[key]}, but {folder.path} has checkpoints made with {before.get(key)}: "
+                "leave it out, use another run=, or start this one anew with train.resume=never"
+            )
 
 
 def _size(request: Request) -> str:

@@ -112,6 +112,41 @@ def test_a_started_run_refuses_another_experiment(tmp_path):
     assert (config.experiment, config.train.steps, folder.path) == ("srvp_kth", 7, tmp_path)
 
 
+def test_what_checkpoints_are_made_of_cannot_change_under_them(tmp_path):
+    from hpc import config as configs
+
+    configs.save(configs.load("srvp_smmnist", "test", overrides=[f"data.root={tmp_path}"]), tmp_path / "config.yaml")
+    prepare(parse([f"run={tmp_path}", "model.nf=4", "--local"]))  # nothing is saved yet
+    (tmp_path / "checkpoints" / "step-000000002").mkdir(parents=True)
+    for override in ("model.nf=4", "seed=2", "data.moving_mnist.digits=2"):
+        with pytest.raises(ConfigError, match="has checkpoints made with"):
+            prepare(parse([f"run={tmp_path}", override, "--local"]))
+    prepare(parse([f"run={tmp_path}", "model.nf=4", "train.resume=never", "--local"]))
+    prepare(parse([f"run={tmp_path}", "train.steps=9", "--local"]))
+
+
+def test_a_dry_run_shows_the_size_that_would_run():
+    assert prepare(parse(["--dry-run"]))[0].size == "demo"
+    assert prepare(parse(["--dry-run", "experiment=srvp_bair"]))[0].size == ""
+
+
+def test_a_misspelt_experiment_is_that_and_not_a_matter_of_size():
+    with pytest.raises(ConfigError, match="did you mean 'srvp_kth'"):
+        prepare(parse(["experiment=srvp_ktt"]))
+
+
+def test_flags_may_hold_whatever_a_shell_line_holds():
+    lines = ["module load cuda's, x", 'export A="b: c"']
+    words = [word for line in lines for word in ("--setup", line)]
+    cluster = prepare(parse(["size=test", "--constraint", "[a|b]", "--account", "0123", *words]))[0].cluster
+    assert (cluster.setup, cluster.constraint, cluster.account) == (lines, "[a|b]", "0123")
+
+
+def test_ranks_are_counted_from_one():
+    with pytest.raises(ConfigError, match="at least 1"):
+        parse(["--ranks", "-1"])
+
+
 def test_missing_data_other_than_moving_mnist_is_an_error_with_the_build_command(tmp_path, capsys):
     code = cli.main(
         [
