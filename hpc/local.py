@@ -23,6 +23,8 @@ from hpc.task import Task
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 POLL_S = 0.1
+GRACE_S = 1.0
+"""The first rank seen to end may have lost its connection to the one that is to blame: they get this long to say so."""
 
 
 def run_ranks(task: Task, folder: RunFolder, world_size: int) -> int:
@@ -56,16 +58,24 @@ def _start(
 def _wait(ranks: list[subprocess.Popen[bytes]], folder: RunFolder) -> int:
     while True:
         codes = [process.poll() for process in ranks]
-        for rank, code in enumerate(codes):
-            if code:
-                print(f"rank {rank} ended with code {code}; ending the others", file=sys.stderr)
-                if rank:
-                    print(_last_lines(folder.logs / f"rank-{rank}.log"), file=sys.stderr)
-                sys.stderr.flush()
-                return code if code > 0 else 128 - code
         if all(code == 0 for code in codes):
             return 0
+        if any(codes):
+            time.sleep(GRACE_S)
+            return _failed([process.poll() for process in ranks], folder)
         time.sleep(POLL_S)
+
+
+def _failed(codes: list[int | None], folder: RunFolder) -> int:
+    """Say which ranks failed and what they said (rank 0 has said it here); the exit code of the first."""
+    failed = {rank: code for rank, code in enumerate(codes) if code}
+    for rank, code in failed.items():
+        print(f"rank {rank} ended with code {code}; ending the others", file=sys.stderr)
+        if rank:
+            print(_last_lines(folder.logs / f"rank-{rank}.log"), file=sys.stderr)
+    sys.stderr.flush()
+    code = next(iter(failed.values()))
+    return code if code > 0 else 128 - code
 
 
 def _last_lines(log: Path, count: int = 15) -> str:
