@@ -7,6 +7,7 @@ that says whether the schedule is finished or why it stopped. The loop knows rec
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -344,5 +345,7 @@ class Trainer:
 def _set_determinism(config: Config, world: World) -> None:
     torch.manual_seed(config.seed)
     if world.device.type == "cuda":
+        if config.train.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
         torch.backends.cudnn.benchmark = not config.train.deterministic
         torch.use_deterministic_algorithms(config.train.deterministic)
