@@ -216,7 +216,9 @@ def _existing(request: Request) -> tuple[RunFolder, Config]:
     if request.run is None:
         raise ConfigError(f"{request.verb} needs run=DIR, the folder of a started run (they are under runs/)")
     folder = existing_run(request.run)
-    return folder, configs.load_file(folder.config, request.overrides)
+    config = configs.load_file(folder.config, request.overrides)
+    _refuse_another_experiment(request, config)
+    return folder, config
 
 
 def prepare(request: Request) -> tuple[Config, RunFolder]:
@@ -224,21 +226,27 @@ def prepare(request: Request) -> tuple[Config, RunFolder]:
     if request.run is not None and RunFolder(Path(request.run)).config.is_file():
         folder = existing_run(request.run)
         config = configs.load_file(folder.config, request.overrides)
-        for name, given, kept in (
-            ("experiment", request.experiment, config.experiment),
-            ("size", request.size, config.size),
-        ):
-            if given not in (None, kept):
-                raise ConfigError(
-                    f"run={request.run} was started with {name}={kept}, not {given}: "
-                    f"leave {name}= out, or use another run="
-                )
+        _refuse_another_experiment(request, config)
         config = _absolute(config)
         _refuse_another_run(folder, config)
         return config, folder
     config = configs.load(request.experiment or "srvp_smmnist", _size(request), request.cluster, request.overrides)
+    usual = configs.load(config.experiment).data.name
+    if config.data.name != usual:
+        print(f"NOTE: size={config.size} trains on {config.data.name}, not on {usual}.")
     path = Path(request.run) if request.run else new_run_folder(config.experiment)
     return _absolute(config), RunFolder(path.resolve())
+
+
+def _refuse_another_experiment(request: Request, config: Config) -> None:
+    for name, given, kept in (
+        ("experiment", request.experiment, config.experiment),
+        ("size", request.size, config.size),
+    ):
+        if given not in (None, kept):
+            raise ConfigError(
+                f"run={request.run} was started with {name}={kept}, not {given}: leave {name}= out, or use another run="
+            )
 
 
 def _refuse_another_run(folder: RunFolder, config: Config) -> None:

@@ -314,11 +314,6 @@ def to_dict(config: Config) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-def from_dict(container: dict[str, Any]) -> Config:
-    """Inverse of `to_dict`, with the same checks as a YAML file."""
-    return to_config(_merge([("saved configuration", OmegaConf.create(container))]))
-
-
 def to_config(merged: DictConfig) -> Config:
     try:
         config = OmegaConf.to_object(merged)

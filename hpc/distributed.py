@@ -91,7 +91,7 @@ def joined(ranks: Ranks, threads: int = 0, force_cpu: bool = False) -> Iterator[
     """
     ranks.export()
     use_gpu = torch.cuda.is_available() and not force_cpu
-    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) // ranks.local_world_size))
+    torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // ranks.local_world_size))
     device = torch.device("cpu")
     if use_gpu:
         device = torch.device("cuda", ranks.local_rank % torch.cuda.device_count())

@@ -10,17 +10,16 @@ from collections.abc import Callable
 import torch
 
 from hpc import config as configs
-from hpc.config import Config, ConfigError
+from hpc.config import Config
 from hpc.data import ensure_dataset, open_split
 from hpc.distributed import World
-from hpc.evaluation import Evaluation, EvaluationStopped, Protocol, evaluate
+from hpc.evaluation import Evaluation, EvaluationStopped, evaluate, protocol_of
 from hpc.export import load_predictor
 from hpc.results import format_table, table_rows, write_results
 from hpc.run_folder import RunFolder
 from hpc.stop import StopCause, StopFlag
 from hpc.tracking.console import progress_bar
 from hpc.version import code_version
-from shards.source import ClipSource
 
 
 def evaluate_run(config: Config, folder: RunFolder, world: World, stop: StopFlag) -> tuple[int, StopCause | None]:
@@ -28,7 +27,10 @@ def evaluate_run(config: Config, folder: RunFolder, world: World, stop: StopFlag
     model, step = load_predictor(config, folder, world)
     world.on_rank_0(lambda: ensure_dataset(config.data))
     source = open_split(config.data, "test", config.eval.test_num_frames, folder.allowed_pipes())
-    protocol = test_protocol(config, source)
+    settings = config.eval
+    protocol = protocol_of(
+        config, source, "eval.test_clips", settings.test_clips, settings.test_num_frames, settings.test_samples
+    )
     cause: list[StopCause] = []
     try:
         with progress_bar("evaluate", enabled=world.rank == 0) as progress:
@@ -49,29 +51,6 @@ def evaluate_run(config: Config, folder: RunFolder, world: World, stop: StopFlag
         _report(found, config, folder, step)
     world.barrier()
     return step, None
-
-
-def test_protocol(config: Config, source: ClipSource) -> Protocol:
-    """
-    Raises:
-        ConfigError: more clips are asked for than the split has.
-    """
-    settings = config.eval
-    if settings.test_clips > len(source):
-        raise ConfigError(
-            f"eval.test_clips={settings.test_clips}, but the test split has {len(source)} clips; 0 means all"
-        )
-    return Protocol(
-        num_clips=settings.test_clips or len(source),
-        num_context=config.model.nt_cond,
-        num_frames=settings.test_num_frames,
-        samples=settings.test_samples,
-        batch=settings.batch,
-        chunk=settings.chunk,
-        seed=settings.seed,
-        centroid=settings.centroid,
-        pictures=settings.pictures,
-    )
 
 
 def _collect(stop: StopFlag, world: World, causes: list[StopCause]) -> Callable[[], bool]:

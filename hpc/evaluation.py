@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hpc.config import Config, ConfigError
 from hpc.data import to_unit_range
 from hpc.distributed import World
 from hpc.noise import step_generator
@@ -107,6 +108,30 @@ class Evaluation:
             for method in (SINGLE, REPEAT, VELOCITY):
                 found[f"centroid_{method}"] = self.median_centroid_error(method)
         return found
+
+
+def protocol_of(
+    config: Config, source: ClipSource, option: str, num_clips: int, num_frames: int, samples: int
+) -> Protocol:
+    """The protocol of a validation or a test; `num_clips` 0 means the whole split, `option` is its name for messages.
+
+    Raises:
+        ConfigError: more clips are asked for than the split has.
+    """
+    if num_clips > len(source):
+        raise ConfigError(f"{option}={num_clips}, but the split has {len(source)} clips; set {option}={len(source)}")
+    settings = config.eval
+    return Protocol(
+        num_clips=num_clips or len(source),
+        num_context=config.model.nt_cond,
+        num_frames=num_frames,
+        samples=samples,
+        batch=settings.batch,
+        chunk=settings.chunk,
+        seed=settings.seed,
+        centroid=settings.centroid,
+        pictures=settings.pictures,
+    )
 
 
 class EvaluationStopped(Exception):

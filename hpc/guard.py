@@ -1,8 +1,8 @@
 """Watches the steps of a run for non-finite gradients and spikes, within a budget.
 
-In: the global gradient norm of each update, equal on all ranks. Out: a verdict, equal on all ranks. A non-finite
-gradient was not applied by the engine; a spike was, and is reported. Over the budget the run stops with the batch's
-keys at hand, before weeks are spent on a diverged model.
+In: the global gradient norm of each update of one engine, equal on all ranks. Out: a verdict, equal on all ranks. A
+non-finite gradient was not applied by the engine; a spike was, and is reported. With more than the budget's bad steps
+within `WINDOW` steps the run stops with the batch's keys at hand, before weeks are spent on a diverged model.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 
 WARMUP_STEPS = 100
 MEMORY = 0.99
+WINDOW = 1000
+"""Steps after which a bad one is forgiven: a few in a million are no divergence."""
 
 
 class BudgetExceeded(RuntimeError):
@@ -23,15 +25,19 @@ class Guard:
         self.max_bad_steps = max_bad_steps
         self.spike_factor = spike_factor
         self.bad_steps = 0
+        self._recent: list[int] = []
+        self._inspected = 0
         self._seen = 0
         self._mean = 0.0
         self._deviation = 0.0
 
     def inspect(self, grad_norm: float) -> str | None:
         """What is wrong with this step, if anything; counts it."""
+        self._inspected += 1
         reason = self._reason(grad_norm)
         if reason is not None:
             self.bad_steps += 1
+            self._recent = [step for step in self._recent if step > self._inspected - WINDOW] + [self._inspected]
         if math.isfinite(grad_norm):
             self._learn(min(grad_norm, self._threshold()))  # one spike must not hide those that follow
         return reason
@@ -41,19 +47,27 @@ class Guard:
         Raises:
             BudgetExceeded: this bad step was one too many.
         """
-        if self.bad_steps > self.max_bad_steps:
+        if len(self._recent) > self.max_bad_steps:
             raise BudgetExceeded(
-                f"step {step}: {reason}; that is bad step number {self.bad_steps}, "
+                f"step {step}: {reason}; that is bad step number {len(self._recent)} of the last {WINDOW}, "
                 f"train.max_bad_steps={self.max_bad_steps}. "
                 f"Clips of this batch: {', '.join(keys[:16])}{' ...' if len(keys) > 16 else ''}. "
-                "Lower optimizer.lr or set optimizer.clip_norm, or look at these clips; the last checkpoint is intact"
+                "Lower optimizer.lr, set optimizer.clip_norm, or look at these clips; run= goes on from the last save"
             )
 
     def state(self) -> dict[str, Any]:
-        return {"bad_steps": self.bad_steps, "seen": self._seen, "mean": self._mean, "deviation": self._deviation}
+        return {
+            "bad_steps": self.bad_steps,
+            "recent": list(self._recent),
+            "inspected": self._inspected,
+            "seen": self._seen,
+            "mean": self._mean,
+            "deviation": self._deviation,
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.bad_steps, self._seen = state["bad_steps"], state["seen"]
+        self._recent, self._inspected = list(state["recent"]), state["inspected"]
         self._mean, self._deviation = state["mean"], state["deviation"]
 
     def _reason(self, grad_norm: float) -> str | None:

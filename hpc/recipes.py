@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from hpc.config import Config
+from hpc.config import Config, ConfigError
 from hpc.distributed import World
 from hpc.engine import Engine, Update
 from hpc.noise import step_generator, take_rows
@@ -108,3 +108,15 @@ class MaximumLikelihood:
 
 
 RECIPES: dict[str, Callable[[Config, BatchPlan, World], Recipe]] = {"likelihood": MaximumLikelihood}
+
+
+def build_recipe(config: Config, plan: BatchPlan, world: World) -> Recipe:
+    """The recipe that train.recipe names. Collective.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    name = config.train.recipe
+    if name not in RECIPES:
+        raise ConfigError(f"train.recipe={name}: expected one of {', '.join(RECIPES)}")
+    return RECIPES[name](config, plan, world)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hpc.evaluation import METRICS, MODEL, REPEAT, SINGLE, VELOCITY, Evaluation
 from odevid.pictures.curves import Curve, save_curves_csv, save_curves_png
-from odevid.pictures.gif import save_gif
+from odevid.pictures.gif import save_gif, save_mp4
 from odevid.pictures.grid import video_grid
 from odevid.pictures.strip import save_strip
 
@@ -53,8 +53,10 @@ def write_results(found: Evaluation, folder: Path, about: dict[str, object]) -> 
         save_curves_png(folder / f"{metric.name}.png", curves, unit)
         save_curves_csv(folder / f"{metric.name}.csv", curves)
     if found.pictures:
-        files["GIF"], files["strip"] = folder / "samples.gif", folder / "samples.png"
+        files["GIF"], files["MP4"] = folder / "samples.gif", folder / "samples.mp4"
+        files["strip"] = folder / "samples.png"
         save_gif(files["GIF"], _grid(found))
+        save_mp4(files["MP4"], _grid(found))
         given, truth, predictions = _rows(found, limit=4)
         save_strip(files["strip"], given, truth, predictions)
     return files

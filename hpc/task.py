@@ -83,6 +83,8 @@ class Task:
 
     def _leave(self, step: int, cause: StopCause | None, rank: int, stop: StopFlag) -> Result:
         """Requeue, wait to be ended, or return, as the cause says."""
+        if rank == 0:
+            print(self._farewell(step, cause), flush=True)
         if cause is None:
             return Result(0, step, "finished")
         requeue = stop.former_handler(signal.SIGUSR2)
@@ -93,6 +95,19 @@ class Task:
         if cause.under_slurm is not AfterSave.EXIT:
             _wait_to_be_ended(stop, cause)
         return Result(0, step, cause.label)
+
+    def _farewell(self, step: int, cause: StopCause | None) -> str:
+        """Where things stand and what to type next."""
+        if cause is not None:
+            again = f"{self.verb} run={self.run_dir}" if self.verb != "train" else f"run={self.run_dir}"
+            saved = ", saved" if self.verb == "train" else ""
+            return f"stopped at step {step} ({cause.label}){saved}; go on with: python hpc/launch.py {again}"
+        if self.verb != "train":
+            return f"{self.verb} of step {step} is complete"
+        return (
+            f"finished at step {step}; model {self.run_dir}/model.pt; "
+            f"score it with: python hpc/launch.py evaluate run={self.run_dir}"
+        )
 
 
 def require_gpu() -> None:

@@ -7,6 +7,7 @@ that says whether the schedule is finished or why it stopped. The loop knows rec
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -20,13 +21,13 @@ from hpc import config as configs
 from hpc.checkpoint.errors import CheckpointWriteError
 from hpc.checkpoint.store import CheckpointStore
 from hpc.checkpoint.writer import BackgroundWriter
-from hpc.config import Config
+from hpc.config import Config, ConfigError
 from hpc.data import open_split, to_unit_range
 from hpc.distributed import World, peak_memory_bytes
-from hpc.evaluation import Evaluation, EvaluationStopped, Protocol, evaluate
+from hpc.evaluation import Evaluation, EvaluationStopped, evaluate, protocol_of
 from hpc.guard import Guard
 from hpc.plan import plan_batches
-from hpc.recipes import RECIPES, MicroBatch, StepResult
+from hpc.recipes import MicroBatch, StepResult, build_recipe
 from hpc.results import write_validation_pictures
 from hpc.run_folder import RunFolder
 from hpc.schedule import lr_factor
@@ -35,6 +36,7 @@ from hpc.tracking.meters import Meters
 from hpc.tracking.tracker import Tracker
 from hpc.version import code_version
 from shards.loader import Loader
+from shards.source import ClipSource
 from shards.substitution import SubstitutionLedger
 
 STATE_FORMAT = 1
@@ -60,7 +62,7 @@ class Trainer:
             config.train.global_batch, world.size, config.train.micro_batch, config.train.batchnorm_group
         )
         _set_determinism(config, world)
-        self.recipe = RECIPES[config.train.recipe](config, self.plan, world)
+        self.recipe = build_recipe(config, self.plan, world)
         self.store = CheckpointStore(
             folder.checkpoints,
             keep_last=config.checkpoint.keep_last,
@@ -69,9 +71,12 @@ class Trainer:
             best_metric=config.eval.best_metric,
         )
         self.writer = BackgroundWriter(self.store)
-        self.guard = Guard(config.train.max_bad_steps, config.train.spike_factor)
+        limits = config.train.max_bad_steps, config.train.spike_factor
+        self.guards = {name: Guard(*limits) for name in self.recipe.engines}
+        self.last_step_was_bad = False
         self.ledger = SubstitutionLedger(config.data.max_substitutions)
         self.meters = Meters(world.device)
+        self.trained_on: str | None = None
         self.step = 0
         self.samples_consumed = 0
         self.validated_step = 0
@@ -103,6 +108,7 @@ class Trainer:
         self.tracker.start(self.step, {"world_size": self.world.size, "plan": str(self.plan), "code": code_version()})
         allow = self.folder.allowed_pipes()
         source = open_split(self.config.data, "train", self.config.data.num_frames, allow)
+        self._check_data(source)
         source.quarantine(self.ledger.records)
         self.loader = exits.enter_context(
             Loader(
@@ -118,11 +124,26 @@ class Trainer:
             )
         )
         self.validation = open_split(self.config.data, "valid", self.config.eval.num_frames, allow)
+        settings = self.config.eval
+        if settings.every:
+            self.protocol = protocol_of(
+                self.config, self.validation, "eval.clips", settings.clips, settings.num_frames, settings.samples
+            )
+            self.world.on_rank_0(lambda: self.validation.read([0]).keys)  # too short a clip is an error now, not later
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._exits.__exit__(kind, error, trace)
+
+    def _check_data(self, source: ClipSource) -> None:
+        """A resumed run must go on with the data it was trained on: the order of the samples depends on it."""
+        self.data_fingerprint = source.fingerprint
+        if self.trained_on not in (None, source.fingerprint):
+            raise ConfigError(
+                f"{self.config.data.root} holds other data (fingerprint {source.fingerprint[:12]}) than this run was "
+                f"trained on ({str(self.trained_on)[:12]}): put that back, or start anew with train.resume=never"
+            )
 
     def run(self) -> Outcome:
         batches = self.loader.batches(self.samples_consumed)
@@ -159,9 +180,11 @@ class Trainer:
 
     def _observe(self, result: StepResult, micro_batches: list[MicroBatch]) -> None:
         norms = {f"grad_norm/{name}": update.grad_norm for name, update in result.updates.items()}
-        for update in result.updates.values():
-            if reason := self.guard.inspect(update.grad_norm):
-                self._report_bad_step(reason, micro_batches)
+        verdicts = {name: self.guards[name].inspect(update.grad_norm) for name, update in result.updates.items()}
+        self.last_step_was_bad = any(verdicts.values())
+        for name, reason in verdicts.items():
+            if reason:
+                self._report_bad_step(name, reason, micro_batches)
         frames = self.plan.global_batch * self.config.data.num_frames
         self.meters.update(result.terms, norms, frames)
         if self.step % self.config.log.every == 0 or self.step == self.config.train.steps:
@@ -177,14 +200,14 @@ class Trainer:
         )
         scalars["memory_gib"] = max(self.world.gather(peak_memory_bytes(self.world.device))) / 2**30
         scalars["samples_consumed"] = self.samples_consumed
-        scalars["bad_steps"] = self.guard.bad_steps
+        scalars["bad_steps"] = sum(guard.bad_steps for guard in self.guards.values())
         scalars["substitutions"] = len(self.ledger.records)
         self.tracker.log("train", self.step, scalars)
 
-    def _report_bad_step(self, reason: str, micro_batches: list[MicroBatch]) -> None:
+    def _report_bad_step(self, engine: str, reason: str, micro_batches: list[MicroBatch]) -> None:
         keys = [key for part in self.world.gather([k for b in micro_batches for k in b.keys]) for key in part]
-        self.tracker.event("bad_step", self.step, {"reason": reason, "keys": keys})
-        self.guard.check_budget(self.step, reason, keys)
+        self.tracker.event("bad_step", self.step, {"engine": engine, "reason": reason, "keys": keys})
+        self.guards[engine].check_budget(self.step, reason, keys)
 
     def _note_substitutions(self, mine: list[Any]) -> None:
         """Put the substitutes of all ranks into every rank's ledger, so that a resume replays them anywhere."""
@@ -193,8 +216,8 @@ class Trainer:
         if not self.world.all_max([len(mine)])[0]:
             return
         for record in [record for part in self.world.gather(mine) for record in part]:
-            if self.ledger.add(record):
-                self.tracker.event("substitution", self.step + 1, record.to_dict())
+            self.ledger.add(record)
+            self.tracker.event("substitution", self.step + 1, record.to_dict())
 
     # -- evaluate --------------------------------------------------------------------------------------------------
 
@@ -208,7 +231,7 @@ class Trainer:
             found = evaluate(
                 self.recipe.predictor,  # type: ignore[arg-type]
                 self.validation,
-                self._protocol(),
+                self.protocol,
                 self.world,
                 autocast=next(iter(self.recipe.engines.values())).autocast,
                 stopping=lambda: self.stop.agree(self._all_max) is not None,
@@ -227,24 +250,10 @@ class Trainer:
             for name, path in write_validation_pictures(found, self.folder.pictures, self.step).items():
                 self.tracker.video(self.step, name, path)
         value = scalars[self.config.eval.best_metric]
-        if self.best is None or value > self.best:
+        if math.isfinite(value) and (self.best is None or value > self.best):
             self.best = value
             if self.config.checkpoint.keep_best:
                 self._save({self.config.eval.best_metric: value})
-
-    def _protocol(self) -> Protocol:
-        settings = self.config.eval
-        return Protocol(
-            num_clips=min(settings.clips, len(self.validation)),
-            num_context=self.config.model.nt_cond,
-            num_frames=settings.num_frames,
-            samples=settings.samples,
-            batch=settings.batch,
-            chunk=settings.chunk,
-            seed=settings.seed,
-            centroid=settings.centroid,
-            pictures=settings.pictures,
-        )
 
     # -- save and stop ---------------------------------------------------------------------------------------------
 
@@ -258,7 +267,7 @@ class Trainer:
 
     def _save_is_due(self) -> bool:
         settings = self.config.checkpoint
-        if self.step == 0:
+        if self.step == 0 or self.last_step_was_bad:  # what may be ruined must not push the good ones out
             return False
         by_step = settings.every and self.step % settings.every == 0 and self.saved_step != self.step
         by_time = settings.every_minutes and time.monotonic() - self.last_save > 60 * settings.every_minutes
@@ -317,7 +326,8 @@ class Trainer:
             "samples_consumed": self.samples_consumed,
             "engines": {name: engine.state() for name, engine in self.recipe.engines.items()},
             "substitutions": self.ledger.state_dict(),
-            "guard": self.guard.state(),
+            "guards": {name: guard.state() for name, guard in self.guards.items()},
+            "data": self.data_fingerprint,
             "validated_step": self.validated_step,
             "best": self.best,
             "config": configs.to_dict(self.config),
@@ -334,7 +344,9 @@ class Trainer:
             engine.load_state(state["engines"][name])
         self.step, self.samples_consumed = state["step"], state["samples_consumed"]
         self.validated_step, self.best = state["validated_step"], state["best"]
-        self.guard.load_state(state["guard"])
+        for name, guard in self.guards.items():
+            guard.load_state(state["guards"][name])
+        self.trained_on = state["data"]
         self.ledger.load_state_dict(state["substitutions"])
         self.saved_step = self.step
 

@@ -1,4 +1,8 @@
-"""One rank started by the local launcher: `python -m hpc.worker TASK_JSON`."""
+"""One rank started by the local launcher, or by torchrun: `python -m hpc.worker TASK_JSON`.
+
+Under torchrun, on a run folder that exists:
+`torchrun --nproc-per-node 8 -m hpc.worker '{"verb": "train", "run_dir": RUN}'`.
+"""
 
 from __future__ import annotations
 

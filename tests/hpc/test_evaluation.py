@@ -84,7 +84,7 @@ def test_baselines_are_what_the_moving_squares_say(alone):
 def test_results_leave_a_table_curves_and_pictures(alone, tmp_path):
     files = write_results(alone, tmp_path, {"step": 3})
     assert {path.name for path in files.values()} == {
-        "metrics.csv", "scores.json", "psnr.png", "ssim.png", "samples.gif", "samples.png",
+        "metrics.csv", "scores.json", "psnr.png", "ssim.png", "samples.gif", "samples.mp4", "samples.png",
     }  # fmt: skip
     assert all(path.stat().st_size > 100 for path in files.values())
     assert (tmp_path / "psnr.csv").read_text().splitlines()[0] == "curve,frame,mean,half_width,videos"

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from hpc.guard import WARMUP_STEPS, BudgetExceeded, Guard
+from hpc.guard import WARMUP_STEPS, WINDOW, BudgetExceeded, Guard
 
 
 def _settled(budget: int) -> Guard:
@@ -44,6 +44,16 @@ def test_over_the_budget_the_run_stops_with_the_clips_at_hand():
     assert reason is not None
     with pytest.raises(BudgetExceeded, match=r"step 7: non-finite.*clip-3"):
         guard.check_budget(7, reason, ["clip-3"])
+
+
+def test_bad_steps_of_long_ago_are_forgiven():
+    guard = _settled(1)
+    for _ in range(3):
+        assert guard.inspect(math.inf) is not None
+        guard.check_budget(1, "non-finite", [])
+        for _ in range(WINDOW):
+            guard.inspect(1.0)
+    assert guard.bad_steps == 3
 
 
 def test_its_state_survives_a_resume():

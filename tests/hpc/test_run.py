@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,7 +38,7 @@ class Run:
     """A run folder and the commands on it."""
 
     def __init__(self, folder: Path, data: Path) -> None:
-        self.folder, self.data = folder, data
+        self.folder, self.data, self.output = folder, data, ""
 
     def start(self, *arguments: str, ranks: int = 2, verb: str = "train") -> subprocess.Popen[str]:
         fresh = (
@@ -118,12 +119,13 @@ def assert_same_end(found: dict[str, Any], expected: dict[str, Any]) -> None:
 @pytest.fixture(scope="module")
 def untouched(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Run:
     run = Run(tmp_path_factory.mktemp("untouched") / "run", data)
-    run.finish("checkpoint.every=10", "eval.every=15")
+    run.output = run.finish("checkpoint.every=10", "eval.every=15")
     return run
 
 
 def test_a_run_leaves_config_journal_pictures_checkpoint_and_model(untouched):
     names = {path.name for path in untouched.folder.iterdir()}
+    assert "finished at step 30" in untouched.output
     assert {"config.yaml", "metrics.jsonl", "checkpoints", "pictures", "model.pt", "logs"} <= names
     assert [record["step"] for record in untouched.records() if record["kind"] == "train"] == list(range(1, STEPS + 1))
     assert len([record for record in untouched.records() if record["kind"] == "eval"]) == 2
@@ -235,6 +237,17 @@ def test_resume_required_and_never_mean_what_they_say(tmp_path, data):
     assert run.state()["step"] == 2
 
 
+def test_other_data_under_the_same_path_is_refused_on_resume(tmp_path):
+    root = tmp_path / "clips"
+    options: dict[str, Any] = {"digits": 1, "deterministic": True, "sequences": 8, "frames": 4, "test_set": "none"}
+    build_moving_mnist(root, seed=1, **options)
+    run = Run(tmp_path / "run", root)
+    run.finish("train.steps=2", ranks=1)
+    shutil.rmtree(root)
+    build_moving_mnist(root, seed=2, **options)
+    assert "holds other data" in run.finish("train.steps=4", ranks=1, code=2)
+
+
 def test_zero_stages_and_bf16_train_through_the_same_command(tmp_path, data, untouched):
     for stage in (1, 2):
         run = Run(tmp_path / f"zero{stage}", data)
@@ -245,6 +258,10 @@ def test_zero_stages_and_bf16_train_through_the_same_command(tmp_path, data, unt
     run = Run(tmp_path / "bf16", data)
     run.finish("train.precision=bf16", "train.steps=2", ranks=1)
     assert run.state()["engines"]["model"]["weights"]["w_proj.0.weight"].dtype == torch.float32
+    found = [r["scalars"]["kl_y"] for r in run.records() if r["kind"] == "train"]
+    exact = [r["scalars"]["kl_y"] for r in untouched.records() if r["kind"] == "train"][:2]
+    assert found == pytest.approx(exact, rel=3e-2)
+    assert found != pytest.approx(exact, rel=1e-6), "bfloat16 rounds, so equal numbers would mean it was not used"
 
 
 @pytest.fixture
