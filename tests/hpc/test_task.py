@@ -97,7 +97,8 @@ def test_a_cancelled_job_asks_for_nothing_and_waits_for_sigkill(tmp_path):
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(1)
         process.kill()
-        assert process.stdout.read() == ""
+        (told,) = process.stdout.read().splitlines()
+        assert told.startswith("stopped at step 5 (terminate)")
 
 
 def test_a_stop_file_and_the_end_of_the_schedule_return(tmp_path, submitit_handler):
