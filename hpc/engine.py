@@ -86,6 +86,7 @@ class Engine:
 
         The only pattern that is right at every ZeRO stage: through the engine, or with parameters that require
         gradients, DeepSpeed reduces gradients that belong to nobody, silently at ZeRO 1.
+        BatchNorm of the frozen network stays as it is, in training mode: its running statistics go on moving.
         """
         self.module.requires_grad_(False)
         try:
