@@ -27,7 +27,6 @@ class MicroBatch:
 
     arrays: dict[str, Tensor]
     """On the device; video float32 BTCHW in [0, 1]."""
-    keys: list[str]
     rows: slice
     """Which rows of the global batch these are."""
 

@@ -35,8 +35,8 @@ from hpc.stop import StopCause, StopFlag, decode, encode
 from hpc.tracking.meters import Meters
 from hpc.tracking.tracker import Tracker
 from hpc.version import code_version
-from shards.loader import Loader
-from shards.source import ClipSource
+from shards.loader import Batch, Loader
+from shards.source import ClipSource, Substitution
 from shards.substitution import SubstitutionLedger
 
 STATE_FORMAT = 1
@@ -154,37 +154,41 @@ class Trainer:
                 return self._end(None)
             if cause := self._agreed_cause():
                 return self._end(cause)
-            micro_batches = self._fetch(batches)
-            result = self._advance(micro_batches)
-            self._observe(result, micro_batches)
+            fetched = self._fetch(batches)
+            result = self._advance(fetched)
+            self._observe(result, fetched)
 
     # -- one step --------------------------------------------------------------------------------------------------
 
-    def _fetch(self, batches: Iterator[Any]) -> list[MicroBatch]:
-        """The micro-batches of the next optimiser step, on the device."""
+    def _fetch(self, batches: Iterator[Batch]) -> list[Batch]:
+        """The micro-batches of the next optimiser step, still on the host."""
         fetched = []
-        for accumulated in range(self.plan.accumulation):
+        for _ in range(self.plan.accumulation):
             with self.meters.waiting():
-                batch = next(batches)
-            self._note_substitutions(batch.substitutions)
-            arrays = to_unit_range(batch.arrays, self.world.device)
-            fetched.append(MicroBatch(arrays, batch.keys, self.plan.rows(self.world.rank, accumulated)))
+                fetched.append(next(batches))
+            self._note_substitutions(fetched[-1].substitutions)
         return fetched
 
-    def _advance(self, micro_batches: list[MicroBatch]) -> StepResult:
+    def _on_device(self, fetched: list[Batch]) -> Iterator[MicroBatch]:
+        """One after the other: only the micro-batch at work takes the device's memory."""
+        for accumulated, batch in enumerate(fetched):
+            arrays = to_unit_range(batch.arrays, self.world.device)
+            yield MicroBatch(arrays, self.plan.rows(self.world.rank, accumulated))
+
+    def _advance(self, fetched: list[Batch]) -> StepResult:
         self.recipe.set_lr(lr_factor(self.config.optimizer, self.step, self.config.train.steps))
-        result = self.recipe.step(micro_batches, self.step)
+        result = self.recipe.step(self._on_device(fetched), self.step)
         self.step += 1
         self.samples_consumed += self.plan.global_batch
         return result
 
-    def _observe(self, result: StepResult, micro_batches: list[MicroBatch]) -> None:
+    def _observe(self, result: StepResult, fetched: list[Batch]) -> None:
         norms = {f"grad_norm/{name}": update.grad_norm for name, update in result.updates.items()}
         verdicts = {name: self.guards[name].inspect(update.grad_norm) for name, update in result.updates.items()}
         self.last_step_was_bad = any(verdicts.values())
         for name, reason in verdicts.items():
             if reason:
-                self._report_bad_step(name, reason, micro_batches)
+                self._report_bad_step(name, reason, fetched)
         frames = self.plan.global_batch * self.config.data.num_frames
         self.meters.update(result.terms, norms, frames)
         if self.step % self.config.log.every == 0 or self.step == self.config.train.steps:
@@ -204,12 +208,12 @@ class Trainer:
         scalars["substitutions"] = len(self.ledger.records)
         self.tracker.log("train", self.step, scalars)
 
-    def _report_bad_step(self, engine: str, reason: str, micro_batches: list[MicroBatch]) -> None:
-        keys = [key for part in self.world.gather([k for b in micro_batches for k in b.keys]) for key in part]
+    def _report_bad_step(self, engine: str, reason: str, fetched: list[Batch]) -> None:
+        keys = [key for part in self.world.gather([key for batch in fetched for key in batch.keys]) for key in part]
         self.tracker.event("bad_step", self.step, {"engine": engine, "reason": reason, "keys": keys})
         self.guards[engine].check_budget(self.step, reason, keys)
 
-    def _note_substitutions(self, mine: list[Any]) -> None:
+    def _note_substitutions(self, mine: list[Substitution]) -> None:
         """Put the substitutes of all ranks into every rank's ledger, so that a resume replays them anywhere."""
         if not self.config.data.max_substitutions:
             return

@@ -237,6 +237,18 @@ def test_resume_required_and_never_mean_what_they_say(tmp_path, data):
     assert run.state()["step"] == 2
 
 
+def test_accumulation_on_one_rank_trains_as_two_ranks_with_the_same_batchnorm_group(tmp_path, data):
+    scalars = {}
+    for ranks, micro in ((1, 2), (2, 1)):
+        run = Run(tmp_path / f"ranks{ranks}", data)
+        options = (f"train.micro_batch={micro}", "train.batchnorm_group=2", "train.steps=3")
+        assert "accumulation 2" in run.finish(*options, ranks=ranks)
+        scalars[ranks] = [r["scalars"] for r in run.records() if r["kind"] == "train"]
+    for one, two in zip(scalars[1], scalars[2], strict=True):
+        for name in ("loss", "kl_y", "kl_z", "res"):
+            assert two[name] == pytest.approx(one[name], rel=2e-4), name
+
+
 def test_other_data_under_the_same_path_is_refused_on_resume(tmp_path):
     root = tmp_path / "clips"
     options: dict[str, Any] = {"digits": 1, "deterministic": True, "sequences": 8, "frames": 4, "test_set": "none"}
