@@ -12,15 +12,8 @@ import os
 import signal
 import sys
 
-from hpc.checkpoint.errors import CheckpointError
-from hpc.config import ConfigError
-from hpc.guard import BudgetExceeded
-from hpc.rendezvous import RendezvousError
+from hpc.errors import FOR_USERS
 from hpc.task import Task
-from shards.errors import ShardError
-
-FOR_USERS = (ConfigError, ShardError, CheckpointError, BudgetExceeded, RendezvousError)
-"""What these say tells the user what to do; a stack of calls would only hide it. `--debug` shows it."""
 
 PR_SET_PDEATHSIG = 1
 

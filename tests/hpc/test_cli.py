@@ -11,16 +11,24 @@ from pathlib import Path
 import pytest
 
 from hpc import cli
-from hpc.cli import parse, prepare, uses_gpus, world_size_of
+from hpc import prepare as preparing
+from hpc import request as requests
 from hpc.config import ConfigError
+from hpc.prepare import prepare, uses_gpus, world_size_of
+from hpc.request import Request
 
+VERBS = {name: meaning for name, (_, meaning) in cli.VERBS.items()}
 ROOT = Path(cli.__file__).resolve().parent.parent
+
+
+def parse(argv: list[str]) -> Request:
+    return requests.parse(argv, VERBS)
 
 
 @pytest.fixture(autouse=True)
 def _no_slurm_no_gpu(monkeypatch):
-    monkeypatch.setattr(cli, "has_slurm", lambda: False)
-    monkeypatch.setattr(cli, "count_gpus", lambda: 0)
+    monkeypatch.setattr(requests, "has_slurm", lambda: False)
+    monkeypatch.setattr(preparing, "count_gpus", lambda: 0)
 
 
 def test_without_arguments_a_laptop_trains_the_demo_and_says_so(capsys):
@@ -31,7 +39,7 @@ def test_without_arguments_a_laptop_trains_the_demo_and_says_so(capsys):
 
 
 def test_nodes_on_a_cluster_train_the_published_size(monkeypatch):
-    monkeypatch.setattr(cli, "has_slurm", lambda: True)
+    monkeypatch.setattr(requests, "has_slurm", lambda: True)
     request = parse(["--nodes", "4"])
     config, _ = prepare(request)
     assert (request.verb, request.where, config.size, config.model.nf) == ("train", "slurm", "", 64)
@@ -52,7 +60,7 @@ def test_nodes_without_slurm_are_refused():
 
 
 def test_one_process_per_gpu_is_the_local_default(monkeypatch):
-    monkeypatch.setattr(cli, "count_gpus", lambda: 3)
+    monkeypatch.setattr(preparing, "count_gpus", lambda: 3)
     request = parse([])
     assert world_size_of(prepare(request)[0], request) == 3
 
@@ -71,8 +79,8 @@ def test_one_process_per_gpu_is_the_local_default(monkeypatch):
     ],
 )
 def test_a_gpu_is_needed_wherever_the_cpu_was_not_asked_for(monkeypatch, words, slurm, gpus_here, expected):
-    monkeypatch.setattr(cli, "has_slurm", lambda: slurm)
-    monkeypatch.setattr(cli, "count_gpus", lambda: gpus_here)
+    monkeypatch.setattr(requests, "has_slurm", lambda: slurm)
+    monkeypatch.setattr(preparing, "count_gpus", lambda: gpus_here)
     request = parse(words.split())
     assert uses_gpus(prepare(request)[0], request) is expected
 
@@ -154,7 +162,8 @@ def test_missing_data_other_than_moving_mnist_is_an_error_with_the_build_command
             "size=test",
             "data.name=kth",
             f"data.root={tmp_path}",
-            "--debug",
+            "--ranks",
+            "1",
             f"run={tmp_path / 'r'}",
         ]
     )
@@ -163,7 +172,7 @@ def test_missing_data_other_than_moving_mnist_is_an_error_with_the_build_command
 
 
 def test_dry_run_shows_everything_and_starts_nothing(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "has_slurm", lambda: True)
+    monkeypatch.setattr(requests, "has_slurm", lambda: True)
     run = tmp_path / "run"
     assert cli.main(["--nodes", "4", "experiment=srvp_bair", f"run={run}", "--dry-run", "--partition", "gpu"]) == 0
     page = capsys.readouterr().out

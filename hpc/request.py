@@ -1,0 +1,143 @@
+"""The command line as data: argv -> `Request`. Knows flags and words, not what becomes of them. No torch import."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hpc import config as configs
+from hpc.config import ConfigError
+from hpc.machine import has_slurm
+
+EPILOG = """\
+examples
+  python hpc/launch.py                                    on a laptop: trains the demo size of SRVP on Moving MNIST
+  python hpc/launch.py --nodes 4                          on a cluster: the published schedule on 4 nodes
+  python hpc/launch.py --nodes 4 experiment=srvp_bair data.root=/data --dry-run
+  python hpc/launch.py run=runs/srvp_bair/20261120-101500 continues that run, on any number of ranks
+  python hpc/launch.py evaluate run=runs/srvp_bair/20261120-101500
+  python hpc/launch.py export run=RUN                     writes RUN/model.pt for odevid.load
+
+keys (any of configs/, in full with --dry-run): experiment= size= run= seed= train.steps= train.global_batch=
+  data.root= model.nf= optimizer.lr= eval.every= checkpoint.every_minutes= log.wandb= ...
+experiments: {experiments}
+sizes: {sizes}    clusters: {clusters}
+"""
+
+CLUSTER_FLAGS = {
+    "nodes": int,
+    "gpus_per_node": int,
+    "cpus_per_task": int,
+    "mem_gb": int,
+    "time_min": int,
+    "partition": str,
+    "qos": str,
+    "account": str,
+    "constraint": str,
+    "exclude": str,
+    "reservation": str,
+    "comment": str,
+}
+
+
+@dataclass
+class Request:
+    """A parsed command line."""
+
+    verb: str
+    experiment: str | None
+    size: str | None
+    run: str | None
+    overrides: list[str]
+    where: str
+    """slurm, local or debug."""
+    ranks: int
+    dry_run: bool
+    yes_cpu: bool
+    cluster: str
+    allow_pipe: list[str] = field(default_factory=list)
+
+
+def parse(argv: Sequence[str], verbs: Mapping[str, str]) -> Request:
+    """
+    Raises:
+        ConfigError: an unknown verb, or flags that contradict each other.
+    """
+    options = _parser(verbs).parse_intermixed_args(argv)
+    verb, *pairs = options.words if options.words and "=" not in options.words[0] else ["train", *options.words]
+    if verb not in verbs:
+        raise ConfigError(f"unknown verb {verb!r}: expected one of {', '.join(verbs)}, or key=value")
+    special: dict[str, str] = {}
+    overrides = []
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if equals and key in ("experiment", "size", "run"):
+            special[key] = value
+        else:
+            overrides.append(pair)
+    given = {name: value for name in (*CLUSTER_FLAGS, "setup") if (value := getattr(options, name)) not in (None, [])}
+    flags = [f"cluster.{name}={json.dumps(value)}" for name, value in given.items()]
+    if options.ranks < 0:
+        raise ConfigError(f"--ranks {options.ranks}: expected at least 1")
+    return Request(
+        verb=verb,
+        experiment=special.get("experiment"),
+        size=special.get("size"),
+        run=special.get("run"),
+        overrides=flags + overrides,
+        where=_where(options),
+        ranks=options.ranks,
+        dry_run=options.dry_run,
+        yes_cpu=options.yes_cpu,
+        cluster=options.cluster,
+        allow_pipe=options.allow_pipe,
+    )
+
+
+def _where(options: argparse.Namespace) -> str:
+    if options.debug:
+        return "debug"
+    if options.local or options.ranks:
+        return "local"
+    if has_slurm() or (options.nodes and options.dry_run):
+        return "slurm"
+    if options.nodes and options.nodes > 1:
+        raise ConfigError(
+            f"--nodes {options.nodes}, but there is no SLURM here (no sbatch on PATH): "
+            "submit from a login node, or leave --nodes out to run on this machine"
+        )
+    print("No SLURM here (no sbatch on PATH): running on this machine.")
+    return "local"
+
+
+def _parser(verbs: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="launch.py",
+        description="Train and evaluate video prediction models, on SLURM or on this machine.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EPILOG.format(
+            experiments=", ".join(configs.available("experiment")),
+            sizes=", ".join(configs.available("size")),
+            clusters=", ".join(configs.available("cluster")),
+        ),
+    )
+    explained = "; ".join(f"{name}: {meaning}" for name, meaning in verbs.items())
+    parser.add_argument("words", nargs="*", metavar="[VERB] key=value", help=explained)
+    parser.add_argument("--dry-run", action="store_true", help="show everything that would happen, start nothing")
+    parser.add_argument(
+        "--local", action="store_true", help="run on this machine although there is SLURM: one process per GPU"
+    )
+    parser.add_argument("--ranks", type=int, default=0, metavar="N", help="run on this machine with N CPU ranks")
+    parser.add_argument("--debug", action="store_true", help="run in this very process (for pdb)")
+    parser.add_argument("--yes-cpu", action="store_true", help="yes, a full-size schedule on the CPU")
+    parser.add_argument("--cluster", default="", metavar="NAME", help="site description of configs/cluster")
+    parser.add_argument(
+        "--allow-pipe", action="append", default=[], metavar="PREFIX", help="command prefix that pipe: shards may run"
+    )
+    slurm = parser.add_argument_group("SLURM (short for cluster.KEY=VALUE)")
+    for name, kind in CLUSTER_FLAGS.items():
+        slurm.add_argument(f"--{name.replace('_', '-')}", type=kind, default=None)
+    slurm.add_argument("--setup", action="append", default=[], metavar="LINE", help="shell line before the ranks start")
+    return parser
