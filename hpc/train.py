@@ -295,17 +295,27 @@ class Trainer:
             self.tracker.event("save_failed", self.step, {"error": str(error)}, warn=True)
 
     def _end(self, cause: StopCause | None) -> Outcome:
-        """Save what is not saved, wait until it is durable, say goodbye."""
+        """Save what is not saved, wait until it is durable, say goodbye.
+
+        Raises:
+            CheckpointWriteError: it cannot be saved, and nobody will start this run again by itself.
+        """
         with self.stop.shield():
-            if self.saved_step != self.step or not self._durable():
+            saved = self.saved_step == self.step and self._durable()
+            if not saved:
                 self._save({})
-                self._durable()
+                saved = self._durable()
             if cause is None and self.world.rank == 0:
                 self._export()
         self.tracker.event(
             "finished" if cause is None else "stopped", self.step, {"cause": cause.label if cause else "schedule"}
         )
         self.world.barrier()
+        if not saved and not (cause and cause.requeue):
+            raise CheckpointWriteError(
+                f"the run ends at step {self.step}, but its state could not be saved (save_failed above): free space "
+                f"in {self.folder.checkpoints} and start it again with run={self.folder.path}"
+            )
         return Outcome(self.step, cause)
 
     def _durable(self) -> bool:

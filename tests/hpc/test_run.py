@@ -229,6 +229,16 @@ def test_a_damaged_newest_checkpoint_falls_back_loudly_to_the_one_before(tmp_pat
     assert_same_end(run.state(), untouched.state())
 
 
+def test_a_disk_that_takes_no_checkpoint_does_not_stop_training_but_the_end_is_an_error(tmp_path, data):
+    run = Run(tmp_path / "run", data)
+    run.folder.mkdir()
+    (run.folder / "checkpoints").write_text("in the way")
+    output = run.finish("train.steps=4", "checkpoint.every=1", ranks=1, code=2)
+    assert "save_failed" in output
+    assert "could not be saved" in output
+    assert run.last_step() == 4
+
+
 def test_resume_required_and_never_mean_what_they_say(tmp_path, data):
     run = Run(tmp_path / "run", data)
     assert "resume=required" in run.finish("train.resume=required", ranks=1, code=2)
