@@ -8,8 +8,6 @@ from hpc.data import build_command, dataset_root, is_remote
 from hpc.plan import plan_batches
 from hpc.run_folder import RunFolder
 
-ADAM_BYTES = 16
-"""fp32 weight, gradient and two moments per parameter, while training."""
 CHECKPOINT_BYTES = 12
 """fp32 weight and two moments per parameter, on the disk."""
 
@@ -23,7 +21,7 @@ def describe(config: Config, folder: RunFolder, where: str, world_size: int) -> 
         "where": f"{where}, {world_size} ranks",
         "batches": str(plan),
         "data": _data(config),
-        "model": _model(config),
+        "model": _model(config, world_size),
     }
     if where == "slurm":
         sections["sbatch script"] = _sbatch(config, folder, world_size)
@@ -45,7 +43,18 @@ def _data(config: Config) -> str:
     return f"{root}: {manifest.name}, {counts}, fingerprint {manifest.fingerprint[:12]}"
 
 
-def _model(config: Config) -> str:
+def training_bytes(parameters: int, zero_stage: int, world_size: int) -> float:
+    """Weights, gradients and Adam moments of one rank, fp32: 4 + 4 + 8 bytes per parameter at ZeRO 0.
+
+    ZeRO 1 shares the moments out over the ranks, with an fp32 copy of the weights; ZeRO 2 the gradients too.
+    """
+    if zero_stage == 0:
+        return 16 * parameters
+    whole, shared = (8, 12) if zero_stage == 1 else (4, 16)
+    return parameters * (whole + shared / world_size)
+
+
+def _model(config: Config, world_size: int) -> str:
     import torch
 
     from odevid import build_model
@@ -53,11 +62,12 @@ def _model(config: Config) -> str:
     with torch.device("meta"):
         model = build_model(config.model)
     parameters = sum(p.numel() for p in model.parameters())
+    held = training_bytes(parameters, config.train.zero_stage, world_size)
     frame = 64 * 64 * getattr(config.model, "nc", 1)
     batch = config.train.global_batch * config.data.num_frames * frame
     return (
         f"{config.model.name}: {parameters:,} parameters\n"
-        f"weights, gradients and Adam moments {parameters * ADAM_BYTES / 2**20:.0f} MiB per rank "
+        f"weights, gradients and Adam moments {held / 2**20:.0f} MiB per rank "
         f"(ZeRO {config.train.zero_stage}); activations come on top\n"
         f"uint8 frames {batch / 2**20:.1f} MiB per step over all ranks\n"
         f"checkpoint about {parameters * CHECKPOINT_BYTES / 2**20:.0f} MiB, "

@@ -66,7 +66,7 @@ def table_rows(found: Evaluation) -> list[list[str]]:
     """Header and one row per method: name, then each metric as `mean ± half-width`, centroid error in pixels."""
     header = ["", *(f"{metric.name.upper()}{' (' + metric.unit + ')' if metric.unit else ''}" for metric in METRICS)]
     if found.protocol.centroid:
-        header.append("centroid error, frames 1-5 (px, median)")
+        header.append("centroid error, first 5 predicted frames (px, median)")
     rows = [header]
     for method in (MODEL, SINGLE, VELOCITY, REPEAT):
         if method not in found.methods(METRICS[0].name):

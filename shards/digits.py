@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from shards.errors import ShardError
 
 DIGIT_SIZE = 28
-SPLITS = ("train", "valid", "test")
 
 _BOX = 20  # MNIST fits every digit into a 20x20 box of the 28x28 frame
 _SMALL_SPLIT = {"train": slice(0, 1297), "valid": slice(1297, 1497), "test": slice(1497, 1797)}

@@ -14,6 +14,7 @@ from hpc import cli
 from hpc import prepare as preparing
 from hpc import request as requests
 from hpc.config import ConfigError
+from hpc.dry_run import training_bytes
 from hpc.prepare import prepare, uses_gpus, world_size_of
 from hpc.request import Request
 
@@ -148,6 +149,12 @@ def test_flags_may_hold_whatever_a_shell_line_holds():
     words = [word for line in lines for word in ("--setup", line)]
     cluster = prepare(parse(["size=test", "--constraint", "[a|b]", "--account", "0123", *words]))[0].cluster
     assert (cluster.setup, cluster.constraint, cluster.account) == (lines, "[a|b]", "0123")
+
+
+def test_the_memory_of_a_rank_follows_the_zero_stage():
+    assert training_bytes(1000, zero_stage=0, world_size=4) == 16_000
+    assert training_bytes(1000, zero_stage=1, world_size=4) == 4_000 + 4_000 + 12_000 / 4
+    assert training_bytes(1000, zero_stage=2, world_size=4) == 4_000 + (4_000 + 12_000) / 4
 
 
 def test_ranks_are_counted_from_one():
