@@ -177,12 +177,15 @@ class CheckpointConfig:
     keep_best: int = 1
     milestone_every: int = 0
     """Checkpoints at multiples of this step are never deleted; 0: none."""
+    give_up_minutes: float = 120.0
+    """Minutes for which the disk may refuse every save, with warnings, before the run stops; 0: for ever."""
 
     def __post_init__(self) -> None:
         _require(
             self.keep_last >= 2, f"checkpoint.keep_last={self.keep_last}: expected at least 2 (one may be damaged)"
         )
         _at_least("checkpoint", self, 0, "every", "every_minutes", "keep_best", "milestone_every")
+        _at_least("checkpoint", self, 0, "give_up_minutes")
 
 
 @dataclass
@@ -194,11 +197,32 @@ class LogConfig:
     project: str = "odevid"
     group: str = ""
     max_file_mb: int = 64
-    """Size at which metrics.jsonl is rotated."""
+    """Size at which metrics.jsonl is rotated, and beyond which the older half of a rank's output moves to NAME.1."""
+    max_wandb_mb: int = 2048
+    """Beyond it the oldest offline folders of RUN/wandb go (the journal has everything: hpc.tracking sync); 0: none."""
 
     def __post_init__(self) -> None:
         _choice("log.wandb", self.wandb, ("auto", "online", "offline", "disabled"))
         _at_least("log", self, 1, "every", "max_file_mb")
+        _at_least("log", self, 0, "max_wandb_mb")
+
+
+@dataclass
+class WatchdogConfig:
+    """Hangs: a rank is overdue when it does nothing for `factor` times the usual, and for `min_s` at least."""
+
+    enabled: bool = True
+    factor: float = 20.0
+    min_s: float = 300.0
+    start_s: float = 1800.0
+    """Patience before the first step: imports, meeting the others, reading the state, compiling."""
+    abort: bool = True
+    """End the ranks when one is overdue, so that the job is started again; false: only tell who hangs where."""
+
+    def __post_init__(self) -> None:
+        _require(self.factor > 1, f"watchdog.factor={self.factor}: expected more than 1")
+        _require(self.min_s > 0, f"watchdog.min_s={self.min_s}: expected a positive number of seconds")
+        _require(self.start_s > 0, f"watchdog.start_s={self.start_s}: expected a positive number of seconds")
 
 
 @dataclass
@@ -223,12 +247,15 @@ class ClusterConfig:
     """Shell lines run before the ranks start (module load ...)."""
     signal_delay_s: int = 120
     """Seconds before the time limit at which SLURM sends SIGUSR2."""
-    max_requeues: int = 1000
-    """How many time-outs submitit may requeue."""
+    restart_on_crash: bool = True
+    """Start the job again when a rank died or failed, though not for an error that only a person can mend."""
+    max_idle_attempts: int = 3
+    """Attempts without a new checkpoint after which the run is not started again by itself."""
 
     def __post_init__(self) -> None:
         _at_least("cluster", self, 1, "nodes", "ranks_per_node", "cpus_per_task", "time_min")
-        _at_least("cluster", self, 0, "mem_gb", "signal_delay_s", "max_requeues")
+        _at_least("cluster", self, 0, "mem_gb", "signal_delay_s")
+        _at_least("cluster", self, 1, "max_idle_attempts")
 
 
 @dataclass
@@ -244,6 +271,7 @@ class Config:
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
+    watchdog: WatchdogConfig = field(default_factory=WatchdogConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:

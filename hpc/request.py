@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +21,10 @@ examples
   python hpc/launch.py run=runs/srvp_bair/20261120-101500 continues that run, on any number of ranks
   python hpc/launch.py evaluate run=runs/srvp_bair/20261120-101500
   python hpc/launch.py export run=RUN                     writes RUN/model.pt for odevid.load
+  python hpc/launch.py status                             every run below runs/; status RUN: its jobs, attempts, ETA
+  python hpc/launch.py resume RUN --nodes 2               a new job that continues it; cancel RUN ends its jobs
+  python hpc/launch.py --nodes 2 --array sweep.yaml       one SLURM array, one run folder per element
+  python hpc/launch.py doctor --nodes 4                   checks the nodes; names those to --exclude
 
 keys (any of configs/, in full with --dry-run): experiment= size= run= seed= train.steps= train.global_batch=
   data.root= model.nf= optimizer.lr= eval.every= checkpoint.every_minutes= log.wandb= ...
@@ -30,8 +36,6 @@ CLUSTER_FLAGS = {
     "nodes": int,
     "gpus_per_node": int,
     "cpus_per_task": int,
-    "mem_gb": int,
-    "time_min": int,
     "partition": str,
     "qos": str,
     "account": str,
@@ -40,6 +44,9 @@ CLUSTER_FLAGS = {
     "reservation": str,
     "comment": str,
 }
+
+RUN_VERBS = ("status", "cancel", "resume", "evaluate", "export")
+"""Verbs that take the run folder as a plain word, too."""
 
 
 @dataclass
@@ -58,6 +65,14 @@ class Request:
     yes_cpu: bool
     cluster: str
     allow_pipe: list[str] = field(default_factory=list)
+    wait: bool = False
+    """Follow the job until it is finished for good."""
+    array: str = ""
+    """A sweep's YAML file."""
+    array_parallelism: int = 0
+    """Elements of the array that run at a time; 0: as many as there are."""
+    steps_per_s: float = 0.0
+    """An assumed speed, for a dry run without measurements; 0: what was measured."""
 
 
 def parse(argv: Sequence[str], verbs: Mapping[str, str]) -> Request:
@@ -71,6 +86,8 @@ def parse(argv: Sequence[str], verbs: Mapping[str, str]) -> Request:
         raise ConfigError(f"unknown verb {verb!r}: expected one of {', '.join(verbs)}, or key=value")
     special: dict[str, str] = {}
     overrides = []
+    if verb in RUN_VERBS and pairs and "=" not in pairs[0]:
+        special["run"] = pairs.pop(0)
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if equals and key in ("experiment", "size", "run"):
@@ -79,6 +96,10 @@ def parse(argv: Sequence[str], verbs: Mapping[str, str]) -> Request:
             overrides.append(pair)
     given = {name: value for name in (*CLUSTER_FLAGS, "setup") if (value := getattr(options, name)) not in (None, [])}
     flags = [f"cluster.{name}={json.dumps(value)}" for name, value in given.items()]
+    if options.mem is not None:
+        flags.append(f"cluster.mem_gb={_gigabytes(options.mem)}")
+    if options.time is not None:
+        flags.append(f"cluster.time_min={_minutes(options.time)}")
     if options.ranks < 0:
         raise ConfigError(f"--ranks {options.ranks}: expected at least 1")
     return Request(
@@ -93,7 +114,40 @@ def parse(argv: Sequence[str], verbs: Mapping[str, str]) -> Request:
         yes_cpu=options.yes_cpu,
         cluster=options.cluster,
         allow_pipe=options.allow_pipe,
+        wait=options.wait,
+        array=options.array,
+        array_parallelism=options.array_parallelism,
+        steps_per_s=options.steps_per_s,
     )
+
+
+def _gigabytes(text: str) -> int:
+    """`64`, `64G`, `64GB`, `1.5T` or `65536M` as whole gigabytes, rounded up.
+
+    Raises:
+        ConfigError: none of these.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([MGT]?)B?", text.strip(), re.IGNORECASE)
+    if match is None:
+        raise ConfigError(f"--mem {text}: expected gigabytes of a node, such as 64, 64GB or 1T")
+    factor = {"M": 1 / 1024, "": 1, "G": 1, "T": 1024}[match[2].upper()]
+    return math.ceil(float(match[1]) * factor)
+
+
+def _minutes(text: str) -> int:
+    """SLURM's ways to write a time: minutes, M:S, H:M:S, D-H, D-H:M, D-H:M:S; in minutes, rounded up.
+
+    Raises:
+        ConfigError: none of these.
+    """
+    days, dash, rest = text.strip().rpartition("-")
+    parts = rest.split(":")
+    if not all(part.isdigit() for part in parts) or (dash and not days.isdigit()) or len(parts) > 3:
+        raise ConfigError(f"--time {text}: expected minutes, H:M:S, or D-H:M:S such as 1-12:00:00")
+    numbers = [int(part) for part in parts]
+    units = (3600, 60, 1) if dash or len(numbers) == 3 else (60, 1)
+    seconds = sum(number * unit for number, unit in zip(numbers, units, strict=False))
+    return math.ceil((int(days or 0) * 86400 + seconds) / 60)
 
 
 def _where(options: argparse.Namespace) -> str:
@@ -130,6 +184,14 @@ def _parser(verbs: Mapping[str, str]) -> argparse.ArgumentParser:
         "--local", action="store_true", help="run on this machine although there is SLURM: one process per GPU"
     )
     parser.add_argument("--ranks", type=int, default=0, metavar="N", help="run on this machine with N CPU ranks")
+    parser.add_argument("--wait", action="store_true", help="follow the job's log until it is finished for good")
+    parser.add_argument("--array", default="", metavar="FILE", help="a sweep: grid or list over config keys and seeds")
+    parser.add_argument(
+        "--array-parallelism", type=int, default=0, metavar="N", help="elements of the sweep that run at a time"
+    )
+    parser.add_argument(
+        "--steps-per-s", type=float, default=0.0, metavar="X", help="speed that --dry-run assumes (else: as measured)"
+    )
     parser.add_argument("--debug", action="store_true", help="run in this very process (for pdb)")
     parser.add_argument("--yes-cpu", action="store_true", help="yes, a full-size schedule on the CPU")
     parser.add_argument("--cluster", default="", metavar="NAME", help="site description of configs/cluster")
@@ -139,5 +201,7 @@ def _parser(verbs: Mapping[str, str]) -> argparse.ArgumentParser:
     slurm = parser.add_argument_group("SLURM (short for cluster.KEY=VALUE)")
     for name, kind in CLUSTER_FLAGS.items():
         slurm.add_argument(f"--{name.replace('_', '-')}", type=kind, default=None)
+    slurm.add_argument("--mem", help="memory of a node: 64, 64GB, 1T")
+    slurm.add_argument("--time", help="time limit of one job: minutes, H:M:S or D-H:M:S")
     slurm.add_argument("--setup", action="append", default=[], metavar="LINE", help="shell line before the ranks start")
     return parser

@@ -1,12 +1,16 @@
 """Where everything of a run lies. The folder is the run: whoever has it can resume, evaluate and report.
 
 config.yaml       resolved configuration, what every attempt reads
+code/             the code that its jobs run, one folder per version
+attempts.jsonl    its life in the queue: submissions, attempts, how they ended
 metrics.jsonl     the truth about what happened, one line per record
 checkpoints/      step-000001000/ ...
 pictures/         samples of the validations
 evaluation/       tables, curves and pictures of `evaluate`
 model.pt          exported weights with their configuration: odevid.load(path)
-logs/             output of each rank
+logs/             batch script, output of each rank
+hangs/            who hung where, if anybody did
+diagnosis.txt     why the run was given up, if it was
 wandb/            offline mirror
 STOP              touch it to stop the run after a save
 """
@@ -27,6 +31,9 @@ class RunFolder:
         self.pictures = path / "pictures"
         self.evaluation = path / "evaluation"
         self.logs = path / "logs"
+        self.code = path / "code"
+        self.hangs = path / "hangs"
+        self.diagnosis = path / "diagnosis.txt"
         self.model = path / "model.pt"
         self.stop = path / "STOP"
         self.pipes = path / "allowed_pipes.txt"
@@ -39,14 +46,10 @@ class RunFolder:
         """Command prefixes that the command line allowed for `pipe:` shards."""
         return self.pipes.read_text().splitlines() if self.pipes.is_file() else []
 
-    def next_attempt(self) -> int:
-        """Number of this attempt, counted from 1 in a file. Call once per attempt, on rank 0."""
-        counter = self.path / "attempts"
-        attempt = (int(counter.read_text()) if counter.is_file() else 0) + 1
-        partial = counter.with_name("attempts.tmp")
-        partial.write_text(str(attempt))
-        partial.replace(counter)
-        return attempt
+    def newest_checkpoint(self) -> int | None:
+        """Step of the newest complete checkpoint, without reading it; None if there is none."""
+        manifests = self.checkpoints.glob("step-*/manifest.json")
+        return max((int(path.parent.name.removeprefix("step-")) for path in manifests), default=None)
 
 
 def new_run_folder(experiment: str, base: Path = Path("runs")) -> Path:

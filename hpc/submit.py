@@ -20,6 +20,8 @@ from hpc.run_folder import RunFolder
 from hpc.task import Task
 
 SITE_OPTIONS = ("partition", "qos", "account", "constraint", "exclude", "comment")
+UNLIMITED = 10**9
+"""Time-outs after which submitit would end a job: only the guard against attempts without progress may."""
 WHERE_SLURM_IS = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
 
 
@@ -38,7 +40,7 @@ def submit(task: Task, folder: RunFolder, config: Config, world_size: int) -> in
     except FailedJobError as error:
         raise ConfigError(
             f"sbatch refused the job ({config.cluster.nodes} nodes, {_gpus(config, world_size)} GPUs each):\n{error}\n"
-            "see sinfo for what there is; --nodes, --gpus-per-node (0: CPU ranks), --partition, --account, --time-min "
+            "see sinfo for what there is; --nodes, --gpus-per-node (0: CPU ranks), --partition, --account, --time "
             "... ask for something else, and --local runs on this machine"
         ) from error
     log = folder.logs / f"{job.job_id}_0_log.out"
@@ -91,7 +93,7 @@ def _executor(folder: RunFolder, config: Config, world_size: int, verb: str) -> 
 
     if slurm.SlurmExecutor.affinity() < 0:
         raise ConfigError("no SLURM here (srun not found): submit from a login node, or say --local")
-    executor = slurm.SlurmExecutor(folder.logs, max_num_timeout=config.cluster.max_requeues, python=_python())
+    executor = slurm.SlurmExecutor(folder.logs, max_num_timeout=UNLIMITED, python=_python())
     executor.update_parameters(**_slurm_parameters(folder, config, world_size, verb))
     return executor
 

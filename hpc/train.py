@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from hpc import config as configs
+from hpc.attempts import read_history
 from hpc.checkpoint.errors import CheckpointWriteError
 from hpc.checkpoint.store import CheckpointStore
 from hpc.checkpoint.writer import BackgroundWriter
@@ -94,7 +95,7 @@ class Trainer:
 
     def _open(self, exits: contextlib.ExitStack) -> None:
         """Journal, state, data: in this order, so that whatever goes wrong is in the journal."""
-        attempt = self.world.on_rank_0(self.folder.next_attempt)
+        attempt = self.world.on_rank_0(lambda: read_history(self.folder.path).next_number())
         tracker = Tracker(
             self.folder.path,
             attempt,

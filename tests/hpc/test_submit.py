@@ -120,7 +120,7 @@ def test_a_submission_prints_its_id_and_leaves_a_small_pickle_that_needs_no_torc
     done = subprocess.run(
         [sys.executable, "-c", look, str(pickled)], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == f"{task} 1000 False"
+    assert done.stdout.strip() == f"{task} 1000000000 False"
 
 
 def test_what_sbatch_refuses_is_an_error_in_its_words(tmp_path, sbatch):

@@ -1,0 +1,126 @@
+"""Questions and orders to SLURM's own commands: what became of a job, cancel it, start it again.
+
+In: job ids (`123`, or `123_4` for an element of an array). Out: what squeue, scontrol and sacct say, as data. No torch,
+no submitit import.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+TIMEOUT_S = 60.0
+UNFINISHED = ("PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "RESIZING")
+
+
+class SlurmError(RuntimeError):
+    """SLURM does not answer, or refuses; the message is its own."""
+
+
+@dataclass(frozen=True)
+class JobState:
+    """A line of squeue (or sacct)."""
+
+    job: str
+    state: str
+    """Long form, such as RUNNING."""
+    reason: str = ""
+    """Why it waits, or why it failed."""
+    nodes: str = ""
+    """Node list in SLURM's short form."""
+    elapsed: str = ""
+    expected_start: str = ""
+
+    @property
+    def unfinished(self) -> bool:
+        return self.state in UNFINISHED
+
+
+def this_job(environ: Mapping[str, str] | None = None) -> str | None:
+    """Id of the job that this process is a part of, `A_k` for an element of an array; None outside of jobs."""
+    environ = os.environ if environ is None else environ
+    if array := environ.get("SLURM_ARRAY_JOB_ID"):
+        return f"{array}_{environ['SLURM_ARRAY_TASK_ID']}"
+    return environ.get("SLURM_JOB_ID")
+
+
+def restarts(environ: Mapping[str, str] | None = None) -> int:
+    """How many times SLURM has started this job before."""
+    environ = os.environ if environ is None else environ
+    return int(environ.get("SLURM_RESTART_COUNT", "0"))
+
+
+def show_job(job: str) -> dict[str, str]:
+    """`scontrol show job` as a dictionary: JobState, Reason, Restarts, PreemptTime ...
+
+    Raises:
+        SlurmError: the controller does not answer or does not know the job (any more).
+    """
+    words = ask("scontrol", "-o", "show", "job", job).split()
+    return {name: value for name, _, value in (word.partition("=") for word in words) if value}
+
+
+def job_states(jobs: Sequence[str]) -> dict[str, JobState]:
+    """State of each job that SLURM still knows: from squeue, and for those it has forgotten from sacct.
+
+    Raises:
+        SlurmError: the controller does not answer.
+    """
+    found: dict[str, JobState] = {}
+    if not jobs:
+        return found
+    wanted = set(jobs)
+    for line in ask("squeue", "-h", "-r", "-a", "-t", "all", "-o", "%i|%T|%r|%N|%M|%S").splitlines():
+        job, *rest = line.split("|")
+        if job in wanted:
+            found[job] = JobState(job, *rest)
+    for job in wanted - found.keys():
+        if state := _from_sacct(job):
+            found[job] = state
+    return found
+
+
+def cancel(jobs: Sequence[str]) -> None:
+    """
+    Raises:
+        SlurmError: scancel's own words.
+    """
+    ask("scancel", *jobs)
+
+
+def requeue(job: str) -> None:
+    """
+    Raises:
+        SlurmError: scontrol's own words.
+    """
+    ask("scontrol", "requeue", job)
+
+
+def ask(*command: str) -> str:
+    """Output of one of SLURM's commands.
+
+    Raises:
+        SlurmError: it failed, hangs, or is not there.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SlurmError(f"{' '.join(command)}: {error}") from error
+    if done.returncode:
+        raise SlurmError(f"{' '.join(command)}: {done.stderr.strip() or f'exit code {done.returncode}'}")
+    return done.stdout
+
+
+def _from_sacct(job: str) -> JobState | None:
+    """What accounting remembers; None without accounting (then only the controller's memory counts)."""
+    try:
+        lines = ask("sacct", "-n", "-X", "-P", "-o", "JobID,State,NodeList,Elapsed", "-j", job).splitlines()
+    except SlurmError:
+        return None
+    for line in lines:
+        found, state, nodes, elapsed = [*line.split("|"), "", "", ""][:4]
+        if found == job:
+            return JobState(job, state.split()[0] if state else "", nodes=nodes, elapsed=elapsed)
+    return None
