@@ -12,12 +12,13 @@ import datetime
 import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
+from hpc.meeting import answering, ask_port, interface_of, misleading_name
 from hpc.rendezvous import Ranks
 
 T = TypeVar("T")
@@ -89,7 +90,6 @@ def joined(ranks: Ranks, threads: int = 0, force_cpu: bool = False) -> Iterator[
         threads: CPU threads of this rank; 0 shares the machine's cores out over its ranks.
         force_cpu: stay on the CPU although there is a GPU.
     """
-    ranks.export()
     use_gpu = torch.cuda.is_available() and not force_cpu
     torch.set_num_threads(threads or max(1, len(os.sched_getaffinity(0)) // ranks.local_world_size))
     device = torch.device("cpu")
@@ -98,15 +98,46 @@ def joined(ranks: Ranks, threads: int = 0, force_cpu: bool = False) -> Iterator[
         torch.cuda.set_device(device)
     else:
         os.environ["DS_ACCELERATOR"] = "cpu"
-    dist.init_process_group(
-        "nccl" if use_gpu else "gloo", timeout=TIMEOUT, rank=ranks.rank, world_size=ranks.world_size
-    )
-    try:
+    with _store(ranks) as (ranks, store):
+        ranks.export()
+        backend = "nccl" if use_gpu else "gloo"
+        dist.init_process_group(backend, store=store, timeout=TIMEOUT, rank=ranks.rank, world_size=ranks.world_size)
         control = dist.new_group(backend="gloo", timeout=TIMEOUT) if use_gpu else dist.group.WORLD
+    try:
         yield World(ranks, device, control)
     finally:
         gc.collect()  # engines hold process groups in cycles; one that outlives its end aborts the interpreter
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _store(ranks: Ranks) -> Iterator[tuple[Ranks, dist.TCPStore]]:
+    """The key-value store at which the ranks find each other, and `ranks` with its port."""
+
+    def at(port: int) -> dist.TCPStore:
+        return dist.TCPStore(
+            ranks.master_addr, port, ranks.world_size, ranks.rank == 0, timeout=TIMEOUT, wait_for_workers=False
+        )
+
+    if ranks.master_port:
+        yield ranks, at(ranks.master_port)
+    elif ranks.rank == 0:
+        store = at(0)
+        with answering(ranks.identity, store.port) as reception:
+            if ranks.world_size > ranks.local_world_size:
+                _choose_interface(reception.own_address(TIMEOUT.total_seconds()))
+            yield replace(ranks, master_port=store.port), store
+    else:
+        port, address = ask_port(ranks.master_addr, ranks.identity, TIMEOUT.total_seconds())
+        if ranks.world_size > ranks.local_world_size:
+            _choose_interface(address)
+        yield replace(ranks, master_port=port), at(port)
+
+
+def _choose_interface(address: str | None) -> None:
+    """gloo listens where the node's own name points to; where that is loopback, the other nodes would not find it."""
+    if address is not None and misleading_name(address) and (name := interface_of(address)) is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
 
 
 def peak_memory_bytes(device: torch.device) -> int:

@@ -9,11 +9,8 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import zlib
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
-
-FIRST_PORT, NUM_PORTS = 20_000, 12_000  # below Linux's ephemeral range, which starts at 32768
 
 
 class RendezvousError(RuntimeError):
@@ -28,8 +25,11 @@ class Ranks:
     local_world_size: int
     master_addr: str
     master_port: int
+    """0: rank 0 takes a free one and tells the others (hpc/meeting.py)."""
     cpus: int = 0
     """CPUs that SLURM gave to this rank; 0 if it did not say."""
+    identity: str = ""
+    """Of this step of this attempt: the same on all its ranks, another one after a requeue."""
 
     def export(self, environ: MutableMapping[str, str] | None = None) -> None:
         """Set what torch.distributed and DeepSpeed read; inherited values are overwritten."""
@@ -99,16 +99,16 @@ def _from_slurm(environ: Mapping[str, str]) -> Ranks:
         world_size=world,
         local_world_size=max(1, world // nodes),
         master_addr=node_address(first),
-        master_port=slurm_port(environ),
+        master_port=0,
         cpus=int(environ.get("SLURM_CPUS_PER_TASK", "0")),
+        identity=slurm_identity(environ),
     )
 
 
-def slurm_port(environ: Mapping[str, str]) -> int:
-    """A port all ranks compute alike, different for another job, step or restart of the same job."""
+def slurm_identity(environ: Mapping[str, str]) -> str:
+    """What all ranks of a step compute alike; another one for another job, step or restart of the same job."""
     names = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
-    identity = ".".join(environ.get(name, "0") for name in names)
-    return FIRST_PORT + zlib.crc32(identity.encode()) % NUM_PORTS
+    return ".".join(environ.get(name, "0") for name in names)
 
 
 def first_host(nodelist: str) -> str:
