@@ -49,7 +49,82 @@ class Reception:
         self._reached.wait(timeout_s)
         return self._reached_at
 
-    def _knock(host: str, door: int, identity: str) -> tuple[int, str]:
+    def _answer(self) -> None:
+        while True:
+            try:
+                visitor, _ = self._door.accept()
+            except OSError:
+                return
+            with visitor, contextlib.suppress(OSError):
+                visitor.sendall(self._greeting)
+                self._reached_at = self._reached_at or str(visitor.getsockname()[0])
+                self._reached.set()
+
+
+@contextlib.contextmanager
+def answering(identity: str, port: int) -> Iterator[Reception]:
+    """Rank 0, for as long as others may ask: tell them `port`.
+
+    Raises:
+        MeetingError: all agreed doors are taken.
+    """
+    door = _first_free(doors(identity))
+    if door is None:
+        raise MeetingError(f"all of the ports {doors(identity)} are taken on {socket.gethostname()}: start again")
+    try:
+        yield Reception(door, f"odevid {identity} {port}\n".encode())
+    finally:
+        with contextlib.suppress(OSError):
+            door.shutdown(socket.SHUT_RDWR)  # wakes the thread
+        door.close()
+
+
+def ask_port(host: str, identity: str, timeout_s: float) -> tuple[int, str]:
+    """The port of rank 0's store, and this node's own address on the way there.
+
+    Raises:
+        MeetingError: nobody answered in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        for door in doors(identity):
+            with contextlib.suppress(OSError, ValueError):
+                return _knock(host, door, identity)
+        time.sleep(PAUSE_S)
+    raise MeetingError(
+        f"rank 0 did not answer on {host} within {timeout_s:.0f} s (ports {', '.join(map(str, doors(identity)[:3]))} "
+        f"...) from {socket.gethostname()}: it has died (see its log), or a firewall closes these ports"
+    )
+
+
+def interface_of(address: str) -> str | None:
+    """Name of the network interface that bears an IPv4 address, None if none does."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            with contextlib.suppress(OSError):
+                answer = fcntl.ioctl(probe, SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+                if socket.inet_ntoa(answer[20:24]) == address:
+                    return name
+    return None
+
+
+def misleading_name(address: str) -> bool:
+    """Whether this node takes its own name for loopback (Debian's 127.0.1.1) though others reach it at `address`."""
+    try:
+        own = socket.gethostbyname(socket.gethostname())
+    except OSError:
+        own = "127.0.0.1"
+    return own.startswith("127.") and not address.startswith("127.")
+
+
+def _first_free(ports: list[int]) -> socket.socket | None:
+    for port in ports:
+        with contextlib.suppress(OSError):
+            return socket.create_server(("", port), backlog=1024)
+    return None
+
+
+def _knock(host: str, door: int, identity: str) -> tuple[int, str]:
     """ValueError or OSError if it is not rank 0 who answers."""
     with socket.create_connection((host, door), timeout=KNOCK_S) as line:
         line.settimeout(KNOCK_S)
