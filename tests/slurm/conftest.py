@@ -1,4 +1,4 @@
-"""For tests that want a real SLURM: the `cluster` of the session, or `on_cluster` for code that runs in pytest itself."""
+"""For tests that want a real SLURM: the session's `cluster`, or `on_cluster` for code that runs in pytest itself."""
 
 from __future__ import annotations
 
