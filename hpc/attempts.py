@@ -7,7 +7,8 @@ In:  what happens to a run's jobs. Out: its submissions and attempts, for people
     cancelled  a person's wish: this job must not come back
     started    rank 0 of an attempt has begun; an attempt is one life of the processes, a requeued job has several
     training   that attempt has read its state and takes its first step next
-    ended      it has left in order (saved), or said why it failed; a killed one has no such line
+    ended      it has left in order (saved), or rank 0 said why it failed; a killed one has no such line
+    failed     a rank says why it ends: rank 0 may not know
 
 Every event holds `time` (seconds since 1970). One line is one `write` to a file opened for appending.
 """
@@ -68,12 +69,27 @@ class Attempt:
     error: str = ""
 
 
+@dataclass(frozen=True)
+class Failure:
+    """What a rank that failed had to say."""
+
+    time: float
+    job: str
+    restart: int
+    rank: int
+    node: str
+    for_user: bool
+    """Only a person can mend it: trying again would not help."""
+    error: str
+
+
 @dataclass
 class History:
     """Everything that attempts.jsonl says."""
 
     submissions: list[Submission] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
     cancelled: set[str] = field(default_factory=set)
     """Ids of jobs that must not come back."""
     _fresh_from: int = 0
@@ -119,6 +135,10 @@ def note_end(run_dir: Path, number: int, step: int | None, cause: str, error: st
     _append(run_dir, "ended", ended)
 
 
+def note_failure(run_dir: Path, failure: Failure) -> None:
+    _append(run_dir, "failed", asdict(failure))
+
+
 def read_history(run_dir: Path) -> History:
     """What is known; empty for a folder without attempts. A line cut short by a kill is passed over."""
     path = Path(run_dir) / ATTEMPTS_FILE
@@ -140,6 +160,8 @@ def _take(history: History, kind: str, event: dict[str, Any]) -> None:
     if kind == "submitted":
         history.submissions.append(Submission(**_known(Submission, event)))
         history._fresh_from = len(history.attempts)
+    elif kind == "failed":
+        history.failures.append(Failure(**_known(Failure, event)))
     elif kind == "cancelled":
         history.cancelled |= set(event["jobs"])
     elif kind == "started":

@@ -7,14 +7,16 @@ No torch import: everything here runs on a login node in well under a second.
 from __future__ import annotations
 
 import sys
+import zlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from hpc import config as configs
 from hpc.config import Config
-from hpc.errors import FOR_USERS
-from hpc.prepare import existing, prepare, refuse_stopped, uses_gpus, world_size_of
+from hpc.errors import FOR_USERS, USER_ERROR
+from hpc.prepare import existing, needs_run, prepare, refuse_stopped, uses_gpus, world_size_of
 from hpc.request import Request, parse
-from hpc.run_folder import RunFolder
+from hpc.run_folder import RunFolder, existing_run, new_run_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,16 +28,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--debug" in arguments:
             raise
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return USER_ERROR
 
 
 def run_train(request: Request) -> int:
+    if request.array:
+        from hpc.sweep import run_sweep
+
+        return run_sweep(request)
     config, folder = prepare(request)
     world_size = world_size_of(config, request)
     if request.dry_run:
         from hpc.dry_run import describe
 
-        print(describe(config, folder, request.where, world_size))
+        print(describe(config, folder, request.where, world_size, request.steps_per_s))
         return 0
     refuse_stopped(folder)
     from hpc.data import ensure_dataset
@@ -61,8 +67,47 @@ def run_evaluate(request: Request) -> int:
         print(configs.to_yaml(config))
         return 0
     refuse_stopped(folder)
-    configs.save(config, folder.path / "evaluate.yaml")
-    return start("evaluate", folder, config, request)
+    name = f"evaluate-{zlib.crc32(configs.to_yaml(config).encode()):08x}.yaml"  # others may be queued with theirs
+    configs.save(config, folder.path / name)
+    return start("evaluate", folder, config, request, config_file=name)
+
+
+def run_resume(request: Request) -> int:
+    """A new job (or new ranks here) for a run that exists, on as many nodes as are asked for."""
+    folder = existing_run(needs_run(request))
+    if folder.stop.exists() and not request.dry_run:
+        folder.stop.unlink()
+        print(f"removed {folder.stop}: the run goes on")
+    if not request.dry_run:
+        folder.diagnosis.unlink(missing_ok=True)
+    return run_train(request)
+
+
+def run_status(request: Request) -> int:
+    from hpc.status import status
+
+    print(status(Path(request.run) if request.run else None))
+    return 0
+
+
+def run_cancel(request: Request) -> int:
+    from hpc.control import cancel_run
+
+    return cancel_run(existing_run(needs_run(request)))
+
+
+def run_doctor(request: Request) -> int:
+    """Its folder holds a configuration like a run's, so that it starts as any task does."""
+    request.run = request.run or str(new_run_folder("doctor"))
+    config, folder = prepare(request)
+    if request.dry_run:
+        from hpc.submit import sbatch_text
+
+        print(sbatch_text(folder, config, world_size_of(config, request), "doctor"))
+        return 0
+    folder.create()
+    configs.save(config, folder.config)
+    return start("doctor", folder, config, request)
 
 
 def run_export(request: Request) -> int:
@@ -73,16 +118,28 @@ def run_export(request: Request) -> int:
     return 0
 
 
-def start(verb: str, folder: RunFolder, config: Config, request: Request, resume: str = "auto") -> int:
+def start(
+    verb: str,
+    folder: RunFolder,
+    config: Config,
+    request: Request,
+    resume: str = "auto",
+    config_file: str = "config.yaml",
+) -> int:
     """Run `verb` on the ranks; returns the exit code of what ran, or 0 for a submitted job."""
     from hpc.task import Task
 
     world_size = world_size_of(config, request)
-    task = Task(verb, str(folder.path), use_gpu=uses_gpus(config, request), resume=resume)
+    task = Task(verb, str(folder.path), uses_gpus(config, request), resume, config_file)
     if request.where == "slurm":
         from hpc.submit import submit
 
-        return submit(task, folder, config, world_size)
+        submission = submit(task, folder, config, world_size)
+        if not request.wait:
+            return 0
+        from hpc.follow import follow
+
+        return follow(submission.job, Path(submission.log))
     if request.where == "debug":
         return task().exit_code
     from hpc.local import run_ranks
@@ -92,6 +149,10 @@ def start(verb: str, folder: RunFolder, config: Config, request: Request, resume
 
 VERBS: dict[str, tuple[Callable[[Request], int], str]] = {
     "train": (run_train, "start or continue a run (the default)"),
+    "resume": (run_resume, "a new job that continues a run"),
+    "cancel": (run_cancel, "end a run's jobs, after a save; they do not come back"),
+    "status": (run_status, "all runs, or one: jobs, attempts, speed, ETA, last error"),
     "evaluate": (run_evaluate, "score a run on its test split: tables, curves, pictures"),
     "export": (run_export, "write model.pt, readable without DeepSpeed"),
+    "doctor": (run_doctor, "check the nodes of an allocation; names those to --exclude"),
 }

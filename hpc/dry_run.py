@@ -12,8 +12,8 @@ CHECKPOINT_BYTES = 12
 """fp32 weight and two moments per parameter, on the disk."""
 
 
-def describe(config: Config, folder: RunFolder, where: str, world_size: int) -> str:
-    """The page."""
+def describe(config: Config, folder: RunFolder, where: str, world_size: int, steps_per_s: float = 0.0) -> str:  # noqa: ARG001
+    """The page; `steps_per_s` is an assumed speed where none was measured."""
     plan = plan_batches(config.train.global_batch, world_size, config.train.micro_batch, config.train.batchnorm_group)
     sections = {
         "resolved configuration": configs.to_yaml(config).rstrip(),

@@ -17,9 +17,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from hpc.attempts import Submission, note_submission
 from hpc.rendezvous import Ranks, free_port
 from hpc.run_folder import RunFolder
-from hpc.task import Task
+from hpc.snapshot import keep_code
+from hpc.task import LOCAL, Task
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 POLL_S = 0.1
@@ -29,9 +31,11 @@ GRACE_S = 1.0
 
 def run_ranks(task: Task, folder: RunFolder, world_size: int) -> int:
     """Start the ranks, wait for them; the first non-zero exit code, else 0."""
+    code = keep_code(folder.code)
+    note_submission(folder.path, Submission(time.time(), task.verb, LOCAL, 1, world_size, "", str(code)))
     port = free_port()
     with contextlib.ExitStack() as files:
-        ranks = [_start(task, folder, rank, world_size, port, files) for rank in range(world_size)]
+        ranks = [_start(task, folder, code, rank, world_size, port, files) for rank in range(world_size)]
         with _forwarding(ranks):
             try:
                 return _wait(ranks, folder)
@@ -41,12 +45,11 @@ def run_ranks(task: Task, folder: RunFolder, world_size: int) -> int:
 
 
 def _start(
-    task: Task, folder: RunFolder, rank: int, world_size: int, port: int, files: contextlib.ExitStack
+    task: Task, folder: RunFolder, code: Path, rank: int, world_size: int, port: int, files: contextlib.ExitStack
 ) -> subprocess.Popen[bytes]:
     environ = dict(os.environ, ODEVID_LAUNCHER="local")
     Ranks(rank, rank, world_size, world_size, "127.0.0.1", port).export(environ)
-    root = str(Path(__file__).resolve().parent.parent)
-    environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [environ.get("PYTHONPATH")])])
+    environ["PYTHONPATH"] = os.pathsep.join([str(code), *filter(None, [environ.get("PYTHONPATH")])])
     output = None
     if rank:
         folder.logs.mkdir(parents=True, exist_ok=True)

@@ -17,12 +17,16 @@ from hpc.run_folder import RunFolder, existing_run, new_run_folder
 
 def existing(request: Request) -> tuple[Config, RunFolder]:
     """The folder of a started run and its configuration, for a verb that looks at it."""
-    if request.run is None:
-        raise ConfigError(f"{request.verb} needs run=DIR, the folder of a started run (they are under runs/)")
-    folder = existing_run(request.run)
+    folder = existing_run(needs_run(request))
     config = configs.load_file(folder.config, request.overrides)
     _refuse_another_experiment(request, config)
     return config, folder
+
+
+def needs_run(request: Request) -> str:
+    if request.run is None:
+        raise ConfigError(f"{request.verb} needs run=DIR, the folder of a started run (they are under runs/)")
+    return request.run
 
 
 def prepare(request: Request) -> tuple[Config, RunFolder]:

@@ -43,6 +43,7 @@ CLUSTER_FLAGS = {
     "exclude": str,
     "reservation": str,
     "comment": str,
+    "signal_delay_s": int,
 }
 
 RUN_VERBS = ("status", "cancel", "resume", "evaluate", "export")

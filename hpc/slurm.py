@@ -39,8 +39,13 @@ class JobState:
 
 
 def this_job(environ: Mapping[str, str] | None = None) -> str | None:
-    """Id of the job that this process is a part of, `A_k` for an element of an array; None outside of jobs."""
+    """Id of the job that this process is a part of, `A_k` for an element of an array; None outside of jobs.
+
+    Ranks that our own launcher started inside an interactive allocation are none of SLURM's.
+    """
     environ = os.environ if environ is None else environ
+    if "ODEVID_LAUNCHER" in environ:
+        return None
     if array := environ.get("SLURM_ARRAY_JOB_ID"):
         return f"{array}_{environ['SLURM_ARRAY_TASK_ID']}"
     return environ.get("SLURM_JOB_ID")
@@ -49,7 +54,21 @@ def this_job(environ: Mapping[str, str] | None = None) -> str | None:
 def restarts(environ: Mapping[str, str] | None = None) -> int:
     """How many times SLURM has started this job before."""
     environ = os.environ if environ is None else environ
+    if "ODEVID_LAUNCHER" in environ:
+        return 0
     return int(environ.get("SLURM_RESTART_COUNT", "0"))
+
+
+def nodes_of_this_step(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Host names of the step that this process is a part of, rank 0's first; empty outside of SLURM's steps."""
+    environ = os.environ if environ is None else environ
+    nodelist = environ.get("SLURM_STEP_NODELIST", "")
+    if not nodelist or "SLURM_PROCID" not in environ or "ODEVID_LAUNCHER" in environ:
+        return []
+    try:
+        return ask("scontrol", "show", "hostnames", nodelist).split()
+    except SlurmError:
+        return [nodelist]
 
 
 def show_job(job: str) -> dict[str, str]:

@@ -24,11 +24,8 @@ def code_root() -> Path:
 
 def keep_code(shelf: Path) -> Path:
     """Copy the code of this process to `shelf`/DIGEST and return that folder; nothing to do if it is there."""
-    files = {path.relative_to(code_root()): path.read_bytes() for name in PACKAGES for path in _sources(name)}
-    digest = hashlib.sha256()
-    for name, content in sorted(files.items()):
-        digest.update(f"{name}\0{len(content)}\0".encode() + content)
-    kept = shelf / digest.hexdigest()[:12]
+    files = _files()
+    kept = shelf / _digest(files)
     if kept.is_dir():
         return kept
     shelf.mkdir(parents=True, exist_ok=True)
@@ -43,6 +40,22 @@ def keep_code(shelf: Path) -> Path:
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return kept
+
+
+def code_digest() -> str:
+    """Name of the folder that `keep_code` would make."""
+    return _digest(_files())
+
+
+def _files() -> dict[Path, bytes]:
+    return {path.relative_to(code_root()): path.read_bytes() for name in PACKAGES for path in _sources(name)}
+
+
+def _digest(files: dict[Path, bytes]) -> str:
+    digest = hashlib.sha256()
+    for name, content in sorted(files.items()):
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:12]
 
 
 def _sources(package: str) -> list[Path]:

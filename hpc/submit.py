@@ -1,6 +1,7 @@
-"""Submits a task to SLURM through submitit, and lets it come back. The only module that imports submitit.
+"""Submits tasks to SLURM through submitit, and lets them come back. The only module that imports submitit.
 
-In: a task, its run folder and configuration. Out: a submitted job, or (for a dry run) its batch script.
+In: a task (or many, as one array), run folders and configuration. Out: submitted jobs, noted in their run folders, or
+(for a dry run) the batch script.
 """
 
 from __future__ import annotations
@@ -10,13 +11,16 @@ import io
 import os
 import shlex
 import sys
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hpc.attempts import Submission, note_submission
 from hpc.config import Config, ConfigError
 from hpc.run_folder import RunFolder
+from hpc.snapshot import code_digest, keep_code
 from hpc.task import Task
 
 SITE_OPTIONS = ("partition", "qos", "account", "constraint", "exclude", "comment")
@@ -25,33 +29,72 @@ UNLIMITED = 10**9
 WHERE_SLURM_IS = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
 
 
-def submit(task: Task, folder: RunFolder, config: Config, world_size: int) -> int:
-    """Submit the job; prints its id and how to follow it, returns 0.
+def submit(task: Task, folder: RunFolder, config: Config, world_size: int) -> Submission:
+    """Queue one job for a run; prints its id and how to follow it.
 
     Raises:
         ConfigError: there is no SLURM here, or sbatch refuses the job; the message is its own.
     """
-    from submitit.core.utils import FailedJobError
-
-    executor = _executor(folder, config, world_size, task.verb)
-    try:
-        with outside_of_jobs(), contextlib.redirect_stderr(io.StringIO()):  # sbatch's words come with the error
-            job = executor.submit(task)
-    except FailedJobError as error:
-        raise ConfigError(
-            f"sbatch refused the job ({config.cluster.nodes} nodes, {_gpus(config, world_size)} GPUs each):\n{error}\n"
-            "see sinfo for what there is; --nodes, --gpus-per-node (0: CPU ranks), --partition, --account, --time "
-            "... ask for something else, and --local runs on this machine"
-        ) from error
-    log = folder.logs / f"{job.job_id}_0_log.out"
+    code = keep_code(folder.code)
+    parameters = _slurm_parameters(_job_name(folder, config, task.verb), config, world_size, code)
+    parameters["dependency"] = "singleton"  # two jobs on one run folder wait for each other: by user and job name
+    parameters["teardown"] = _teardown(f"--run {shlex.quote(str(folder.path))}")
+    with _sbatch_may_refuse(config, world_size):
+        job = str(_executor(folder.logs, parameters).submit(task).job_id)
+    log = folder.logs / f"{job}_0_log.out"
+    submission = Submission(time.time(), task.verb, job, config.cluster.nodes, world_size, str(log), str(code))
+    note_submission(folder.path, submission)
     print(
-        f"submitted job {job.job_id} ({config.cluster.nodes} nodes, {world_size} ranks)\n"
+        f"submitted job {job} ({config.cluster.nodes} nodes, {world_size} ranks)\n"
         f"follow it   tail -F {log}\n"
-        f"its state   squeue -j {job.job_id}\n"
-        f"stop it     touch {folder.stop}   "
-        f"(or scancel {job.job_id}, which leaves it the site's KillWait, mostly 30 s, to save in)"
+        f"its state   python hpc/launch.py status {folder.path}\n"
+        f"stop it     touch {folder.stop}   (saves, ends)\n"
+        f"            python hpc/launch.py cancel {folder.path}   (saves within the site's KillWait, mostly 30 s)",
+        flush=True,
     )
-    return 0
+    return submission
+
+
+def submit_array(
+    tasks: Sequence[Task],
+    folders: Sequence[RunFolder],
+    logs: Path,
+    config: Config,
+    world_size: int,
+    parallelism: int,
+    name: str,
+) -> list[str]:
+    """Queue one SLURM array, an element for each task.
+
+    Args:
+        folders: of the runs, in the order of `tasks`; each notes its submission.
+        logs: folder of the array's batch script and output.
+        config: what `cluster` the elements share.
+        parallelism: elements that run at a time; 0: as many as SLURM likes.
+        name: of the array, for squeue.
+
+    Returns:
+        Ids of the elements: `A_0`, `A_1` ...
+
+    Raises:
+        ConfigError: there is no SLURM here, or sbatch refuses the array; the message is its own.
+    """
+    code = keep_code(logs.parent / "code")
+    logs.mkdir(parents=True, exist_ok=True)
+    runs = logs / f"runs-{time.time_ns()}.txt"
+    runs.write_text("".join(f"{folder.path}\n" for folder in folders))
+    parameters = _slurm_parameters(f"odevid-{name}", config, world_size, code)
+    parameters["array_parallelism"] = parallelism or len(tasks)
+    parameters["teardown"] = _teardown(f"--runs {shlex.quote(str(runs))}")
+    executor = _executor(logs, parameters)
+    with _sbatch_may_refuse(config, world_size), executor.batch():
+        jobs = [executor.submit(task) for task in tasks]
+    ids = [str(job.job_id) for job in jobs]
+    for job, task, folder in zip(ids, tasks, folders, strict=True):
+        log = logs / f"{job}_0_log.out"
+        submission = Submission(time.time(), task.verb, job, config.cluster.nodes, world_size, str(log), str(code))
+        note_submission(folder.path, submission)
+    return ids
 
 
 def sbatch_text(folder: RunFolder, config: Config, world_size: int, verb: str = "train") -> str:
@@ -59,7 +102,10 @@ def sbatch_text(folder: RunFolder, config: Config, world_size: int, verb: str = 
     import submitit.slurm.slurm as slurm
 
     command = f"{_python()} -u -m submitit.core._submit {shlex.quote(str(folder.logs))}"
-    parameters = _slurm_parameters(folder, config, world_size, verb)
+    code = folder.code / code_digest()
+    parameters = _slurm_parameters(_job_name(folder, config, verb), config, world_size, code)
+    parameters["dependency"] = "singleton"
+    parameters["teardown"] = _teardown(f"--run {shlex.quote(str(folder.path))}")
     text: str = slurm._make_sbatch_string(command=command, folder=folder.logs, **parameters)
     return text
 
@@ -88,28 +134,42 @@ def outside_of_jobs() -> Iterator[None]:
         os.environ.update(hidden)
 
 
-def _executor(folder: RunFolder, config: Config, world_size: int, verb: str) -> Any:
+def _executor(logs: Path, parameters: dict[str, Any]) -> Any:
     import submitit.slurm.slurm as slurm
 
     if slurm.SlurmExecutor.affinity() < 0:
         raise ConfigError("no SLURM here (srun not found): submit from a login node, or say --local")
-    executor = slurm.SlurmExecutor(folder.logs, max_num_timeout=UNLIMITED, python=_python())
-    executor.update_parameters(**_slurm_parameters(folder, config, world_size, verb))
+    executor = slurm.SlurmExecutor(logs, max_num_timeout=UNLIMITED, python=_python())
+    executor.update_parameters(**parameters)
     return executor
 
 
-def _slurm_parameters(folder: RunFolder, config: Config, world_size: int, verb: str) -> dict[str, Any]:
+@contextlib.contextmanager
+def _sbatch_may_refuse(config: Config, world_size: int) -> Iterator[None]:
+    from submitit.core.utils import FailedJobError
+
+    try:
+        with outside_of_jobs(), contextlib.redirect_stderr(io.StringIO()):  # sbatch's words come with the error
+            yield
+    except FailedJobError as error:
+        raise ConfigError(
+            f"sbatch refused the job ({config.cluster.nodes} nodes, {_gpus(config, world_size)} GPUs each):\n{error}\n"
+            "see sinfo for what there is; --nodes, --gpus-per-node (0: CPU ranks), --partition, --account, --time "
+            "... ask for something else, and --local runs on this machine"
+        ) from error
+
+
+def _slurm_parameters(name: str, config: Config, world_size: int, code: Path) -> dict[str, Any]:
     """submitit's parameters. Only what the site set is passed on: SLURM has defaults of its own."""
     cluster = config.cluster
     parameters: dict[str, Any] = {
-        "job_name": _job_name(folder, config, verb),
-        "dependency": "singleton",  # two jobs on one run folder wait for each other: by user and job name
+        "job_name": name,
         "nodes": cluster.nodes,
         "ntasks_per_node": world_size // cluster.nodes,
         "cpus_per_task": cluster.cpus_per_task,
         "time": cluster.time_min,
         "signal_delay_s": cluster.signal_delay_s,
-        "setup": [*cluster.setup, *_python_setup()],
+        "setup": [*cluster.setup, *_python_setup(code)],
         # one dead rank ends all; since SLURM 22.05 srun does not inherit the job's CPUs per task
         "srun_args": ["--kill-on-bad-exit=1", f"--cpus-per-task={cluster.cpus_per_task}"],
         "stderr_to_stdout": True,
@@ -144,7 +204,15 @@ def _python() -> str:
     return f"""sh -c 'trap "" USR2 TERM; exec "$0" "$@"' {shlex.quote(sys.executable)}"""
 
 
-def _python_setup() -> list[str]:
-    """Shell lines by which the job imports this very code, whatever folder it was submitted from."""
-    root = shlex.quote(str(Path(__file__).resolve().parent.parent))
-    return [f"export PYTHONPATH={root}${{PYTHONPATH:+:$PYTHONPATH}}", "export PYTHONSAFEPATH=1"]
+def _python_setup(code: Path) -> list[str]:
+    """Shell lines by which the job imports the code kept for it, whatever folder it was submitted from."""
+    return [f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}", "export PYTHONSAFEPATH=1"]
+
+
+def _teardown(which: str) -> list[str]:
+    """Shell lines after srun: a job whose ranks failed may be started again (hpc/restart.py decides)."""
+    return [
+        "code=$?",
+        f'[ $code = 0 ] || {shlex.quote(sys.executable)} -m hpc.restart {which} --code "$code"',
+        "exit $code",
+    ]

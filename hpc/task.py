@@ -6,18 +6,25 @@ never in the pickle. Torch is imported inside `__call__`, after the signal handl
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpc import config as configs
+from hpc import slurm
+from hpc.attempts import Attempt, Failure, note_end, note_failure, note_start, read_history
 from hpc.config import ConfigError
-from hpc.rendezvous import discover
+from hpc.errors import FOR_USERS, USER_ERROR, exit_code
+from hpc.no_progress import refuse_without_progress
+from hpc.rendezvous import Ranks, discover
 from hpc.run_folder import RunFolder
 from hpc.stop import AfterSave, Handler, StopCause, StopFlag
 
@@ -26,8 +33,11 @@ if TYPE_CHECKING:
     from hpc.distributed import World
 
 LOOK_EVERY_S = 0.2
+ASK_EVERY_S = 10.0
 REQUEUE_TRIES, REQUEUE_PAUSE_S = 30, 10.0
 """SLURM's controller may be away for minutes, for a failover or an update."""
+LOCAL = "local"
+"""Instead of a job's id, for ranks that SLURM did not start."""
 
 
 @dataclass(frozen=True)
@@ -45,25 +55,21 @@ class Task:
     """Each rank takes a GPU; without one it is an error, never a run on the CPU that nobody asked for."""
     resume: str = "auto"
     """auto, required or never: the wish of this launch. It is not kept: what SLURM starts again always continues."""
+    config_file: str = "config.yaml"
+    """In the run folder."""
 
     def __call__(self) -> Result:
         """Run on this rank until done or stopped."""
-        from pathlib import Path
-
         folder = RunFolder(Path(self.run_dir))
-        name = "config.yaml" if self.verb == "train" else "evaluate.yaml"
-        config = configs.load_file(folder.path / name)
-        restarted = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
-        config.train.resume = "auto" if restarted else self.resume
         ranks = discover()
-        with StopFlag(folder.path, ranks.rank, 60 * config.train.max_minutes or None).install() as stop:
-            if self.use_gpu:
-                require_gpu()
-            from hpc.distributed import joined
-
-            with joined(ranks, config.train.threads or ranks.cpus, force_cpu=not self.use_gpu) as world:
-                step, cause = self._work(config, folder, world, stop)
-            return self._leave(step, cause, ranks.rank, stop)
+        with _telling_why(folder, ranks):
+            config = configs.load_file(folder.path / self.config_file)
+            config.train.resume = "auto" if slurm.restarts() else self.resume
+            with StopFlag(folder.path, ranks.rank, 60 * config.train.max_minutes or None).install() as stop:
+                result = self._attempt(config, folder, ranks, stop)
+        if result.exit_code and _under_submitit():
+            sys.exit(USER_ERROR)
+        return result
 
     def checkpoint(self) -> Any:
         """For submitit: the same task again (its state is on the disk, saved before this is called)."""
@@ -71,26 +77,68 @@ class Task:
 
         return again(self)
 
-    def _work(self, config: Config, folder: RunFolder, world: World, stop: StopFlag) -> tuple[int, StopCause | None]:
+    def _attempt(self, config: Config, folder: RunFolder, ranks: Ranks, stop: StopFlag) -> Result:
+        number = self._begin(config, folder, ranks) if ranks.rank == 0 else 0
+        try:
+            if self.use_gpu:
+                require_gpu()
+            from hpc.distributed import joined
+
+            with joined(ranks, config.train.threads or ranks.cpus, force_cpu=not self.use_gpu) as world:
+                number = world.broadcast(number)
+                code, step, cause = self._work(config, folder, world, stop, number)
+        except Exception as error:
+            if ranks.rank == 0:
+                note_end(folder.path, number, None, "error", str(error))
+            raise
+        if ranks.rank == 0:
+            note_end(folder.path, number, step, cause.label if cause else "finished")
+        return self._leave(code, step, cause, ranks.rank, stop)
+
+    def _begin(self, config: Config, folder: RunFolder, ranks: Ranks) -> int:
+        """Note that an attempt starts, unless it should not; its number. Rank 0 only."""
+        history, job = read_history(folder.path), slurm.this_job() or LOCAL
+        if job in history.cancelled:
+            raise ConfigError(f"job {job} was cancelled; to go on: python hpc/launch.py resume {folder.path}")
+        _refuse_second_job(history.attempts, job, folder)
+        if slurm.restarts():
+            refuse_without_progress(folder, self.verb, config.cluster.max_idle_attempts)
+        attempt = Attempt(
+            number=history.next_number(),
+            verb=self.verb,
+            time=time.time(),
+            job=job,
+            restart=slurm.restarts(),
+            nodes=slurm.nodes_of_this_step() or [socket.gethostname()],
+            world_size=ranks.world_size,
+            checkpoint=folder.newest_checkpoint() if self.verb == "train" else None,
+        )
+        note_start(folder.path, attempt)
+        return attempt.number
+
+    def _work(
+        self, config: Config, folder: RunFolder, world: World, stop: StopFlag, attempt: int
+    ) -> tuple[int, int, StopCause | None]:
+        """Exit code, step, and why it stopped early."""
         if self.verb == "evaluate":
             from hpc.evaluate import evaluate_run
 
-            return evaluate_run(config, folder, world, stop)
+            return 0, *evaluate_run(config, folder, world, stop)
         from hpc.train import train
 
-        outcome = train(config, folder, world, stop)
-        return outcome.step, outcome.cause
+        outcome = train(config, folder, world, stop, attempt)
+        return 0, outcome.step, outcome.cause
 
-    def _leave(self, step: int, cause: StopCause | None, rank: int, stop: StopFlag) -> Result:
+    def _leave(self, code: int, step: int, cause: StopCause | None, rank: int, stop: StopFlag) -> Result:
         """Requeue, wait to be ended, or return, as the cause says."""
         if rank == 0:
             print(self._farewell(step, cause), flush=True)
         if cause is None:
-            return Result(0, step, "finished")
+            return Result(code, step, "finished")
         requeue = stop.former_handler(signal.SIGUSR2)
         if requeue is None:  # not a job of submitit's
             return Result(cause.exit_code, step, cause.label)
-        if cause.under_slurm is AfterSave.REQUEUE and rank == 0:
+        if cause.under_slurm is AfterSave.REQUEUE and rank == 0 and not _was_cancelled(self.run_dir):
             _requeue(requeue)
         if cause.under_slurm is not AfterSave.EXIT:
             _wait_to_be_ended(stop, cause)
@@ -108,6 +156,46 @@ class Task:
             f"finished at step {step}; model {self.run_dir}/model.pt; "
             f"score it with: python hpc/launch.py evaluate run={self.run_dir}"
         )
+
+
+@contextlib.contextmanager
+def _telling_why(folder: RunFolder, ranks: Ranks) -> Iterator[None]:
+    """A rank that fails notes why in the run folder; in a job, an error for users is one message and an exit code."""
+    try:
+        yield
+    except Exception as error:
+        code = exit_code(error)
+        text = f"{type(error).__name__}: {error}"
+        job = slurm.this_job() or LOCAL
+        node = socket.gethostname()
+        failure = Failure(time.time(), job, slurm.restarts(), ranks.rank, node, code == USER_ERROR, text[:2000])
+        with contextlib.suppress(OSError):
+            note_failure(folder.path, failure)
+        if isinstance(error, FOR_USERS) and _under_submitit():
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            sys.exit(code)
+        raise
+
+
+def _under_submitit() -> bool:
+    return "SUBMITIT_EXECUTOR" in os.environ
+
+
+def _was_cancelled(run_dir: str) -> bool:
+    return slurm.this_job() in read_history(Path(run_dir)).cancelled
+
+
+def _refuse_second_job(attempts: list[Attempt], job: str, folder: RunFolder) -> None:
+    """Two jobs on one run folder would spoil it: arrays and other users' jobs do not wait for each other."""
+    last = attempts[-1] if attempts else None
+    if last is None or last.ended_time is not None or last.job in (job, LOCAL) or job == LOCAL:
+        return
+    with contextlib.suppress(slurm.SlurmError):
+        state = slurm.job_states([last.job]).get(last.job)
+        if state is not None and state.state == "RUNNING":
+            raise ConfigError(
+                f"{folder.path} is being trained by job {last.job}, which is running: cancel it, or wait for its end"
+            )
 
 
 def require_gpu() -> None:
@@ -143,9 +231,27 @@ def _wait_to_be_ended(stop: StopFlag, cause: StopCause) -> None:
     """SLURM ends this process: it requeues a preempted job by itself, and a cancelled one must not come back.
 
     When this job has asked for its requeue the first SIGTERM is the end; else only SIGKILL is, since ranks that left
-    after the SIGTERM of a preemption would turn it into a job that ended well and is not requeued.
+    after the SIGTERM of a preemption would turn it into a job that ended well and is not requeued. If the SIGTERM was
+    somebody's own, SLURM does nothing more, and the rank leaves in the end.
     """
-    while not (cause.requeue and stop.local_cause() is StopCause.TERMINATE):
+    left_alone = 0
+    next_question = time.monotonic() + ASK_EVERY_S
+    while not (cause.requeue and stop.local_cause() is StopCause.TERMINATE) and left_alone < 2:
         time.sleep(LOOK_EVERY_S)
+        if not cause.requeue and time.monotonic() >= next_question:
+            left_alone = left_alone + 1 if _is_left_alone() else 0
+            next_question = time.monotonic() + ASK_EVERY_S
     sys.stdout.flush()
     os._exit(0)  # all is saved and closed; Python's own end takes seconds here, which the requeue would wait for
+
+
+def _is_left_alone() -> bool:
+    """Whether SLURM lets this job run on: it neither cancels nor preempts it."""
+    job = slurm.this_job()
+    if job is None:
+        return False
+    try:
+        shown = slurm.show_job(job)
+    except slurm.SlurmError:
+        return False
+    return shown.get("JobState") == "RUNNING" and shown.get("PreemptTime", "None") == "None"

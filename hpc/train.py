@@ -18,10 +18,10 @@ from typing import Any
 import torch
 
 from hpc import config as configs
-from hpc.attempts import read_history
+from hpc.attempts import note_training
 from hpc.checkpoint.errors import CheckpointWriteError
 from hpc.checkpoint.store import CheckpointStore
-from hpc.checkpoint.writer import BackgroundWriter
+from hpc.checkpoint.writer import BackgroundWriter, Written
 from hpc.config import Config, ConfigError
 from hpc.data import open_split, to_unit_range
 from hpc.distributed import World, peak_memory_bytes
@@ -32,6 +32,7 @@ from hpc.recipes import MicroBatch, StepResult, build_recipe
 from hpc.results import write_validation_pictures
 from hpc.run_folder import RunFolder
 from hpc.schedule import lr_factor
+from hpc.slurm import this_job
 from hpc.stop import StopCause, StopFlag, decode, encode
 from hpc.tracking.meters import Meters
 from hpc.tracking.tracker import Tracker
@@ -50,15 +51,16 @@ class Outcome:
     """None: the schedule is finished."""
 
 
-def train(config: Config, folder: RunFolder, world: World, stop: StopFlag) -> Outcome:
+def train(config: Config, folder: RunFolder, world: World, stop: StopFlag, attempt: int) -> Outcome:
     """Train until the schedule ends or the ranks agree to stop. Collective."""
-    with Trainer(config, folder, world, stop) as trainer:
+    with Trainer(config, folder, world, stop, attempt) as trainer:
         return trainer.run()
 
 
 class Trainer:
-    def __init__(self, config: Config, folder: RunFolder, world: World, stop: StopFlag) -> None:
+    def __init__(self, config: Config, folder: RunFolder, world: World, stop: StopFlag, attempt: int) -> None:
         self.config, self.folder, self.world, self.stop = config, folder, world, stop
+        self.attempt = attempt
         self.plan = plan_batches(
             config.train.global_batch, world.size, config.train.micro_batch, config.train.batchnorm_group
         )
@@ -84,6 +86,9 @@ class Trainer:
         self.saved_step = -1
         self.best: float | None = None
         self.last_save = time.monotonic()
+        self.refused_since: float | None = None
+        self.stalled_s = 0.0
+        self.warned_of_delay = False
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -95,10 +100,9 @@ class Trainer:
 
     def _open(self, exits: contextlib.ExitStack) -> None:
         """Journal, state, data: in this order, so that whatever goes wrong is in the journal."""
-        attempt = self.world.on_rank_0(lambda: read_history(self.folder.path).next_number())
         tracker = Tracker(
             self.folder.path,
-            attempt,
+            self.attempt,
             self.config.log,
             configs.to_dict(self.config),
             rank=self.world.rank,
@@ -148,6 +152,7 @@ class Trainer:
 
     def run(self) -> Outcome:
         batches = self.loader.batches(self.samples_consumed)
+        began = self.step
         while True:
             if self._due_validation() and not self._validate():
                 return self._end(self._agreed_cause())
@@ -158,6 +163,8 @@ class Trainer:
             fetched = self._fetch(batches)
             result = self._advance(fetched)
             self._observe(result, fetched)
+            if self.step == began + 1 and self.world.rank == 0:
+                note_training(self.folder.path, self.attempt, began)
 
     # -- one step --------------------------------------------------------------------------------------------------
 
@@ -263,12 +270,44 @@ class Trainer:
     # -- save and stop ---------------------------------------------------------------------------------------------
 
     def _agreed_cause(self) -> StopCause | None:
-        """Save if it is time, and ask the ranks whether to stop: one small collective per step."""
+        """Save if it is time, and ask the ranks whether to stop: one small collective per step.
+
+        Raises:
+            CheckpointWriteError: the disk has refused every save for checkpoint.give_up_minutes.
+        """
+        self._tell_of_saves()
         due = self.world.rank == 0 and self._save_is_due()
-        due_anywhere, code = self.world.all_max([int(due), encode(self.stop.local_cause())])
+        lost = self.world.rank == 0 and self._disk_is_lost()
+        due_anywhere, code, give_up = self.world.all_max([int(due), encode(self.stop.local_cause()), int(lost)])
+        if give_up:
+            raise CheckpointWriteError(
+                f"no checkpoint could be written for {self.config.checkpoint.give_up_minutes:g} minutes (save_failed "
+                f"above; checkpoint.give_up_minutes): make room in {self.folder.checkpoints}, then go on with "
+                f"python hpc/launch.py resume {self.folder.path}"
+            )
         if due_anywhere:
             self._save({})
         return decode(code)
+
+    def _tell_of_saves(self) -> None:
+        """Note what has become durable; warn if a stop would not leave time for a save."""
+        written: list[Written] = []
+        with self._forgiving():
+            written = self.writer.news()
+        for save in written:
+            self.refused_since = None
+            self.tracker.event("saved", save.step, {"seconds": save.seconds, "stalled_s": self.stalled_s})
+            needed, given = self.writer.longest_s + self.stalled_s, self.config.cluster.signal_delay_s
+            if this_job() and needed > given and not self.warned_of_delay:
+                self.warned_of_delay = True
+                advice = (
+                    f"a save takes {needed:.0f} s, SLURM warns {given} s before the end: --signal-delay-s must be more"
+                )
+                self.tracker.event("signal_delay_too_short", self.step, {"advice": advice}, warn=True)
+
+    def _disk_is_lost(self) -> bool:
+        patience = 60 * self.config.checkpoint.give_up_minutes
+        return bool(patience) and self.refused_since is not None and time.monotonic() - self.refused_since > patience
 
     def _save_is_due(self) -> bool:
         settings = self.config.checkpoint
@@ -280,12 +319,14 @@ class Trainer:
 
     def _save(self, metrics: dict[str, float]) -> None:
         """Gather the state at this step boundary and hand it to rank 0's writer thread. Collective."""
+        started = time.monotonic()
         state = self._state()
         self.saved_step, self.last_save = self.step, time.monotonic()
         if self.world.rank == 0:
             meta = {"metrics": metrics, "attempt": self.tracker.attempt, "code_version": state["code_version"]}
             with self._forgiving():
                 self.writer.submit(self.step, state, meta)
+        self.stalled_s = time.monotonic() - started
 
     @contextlib.contextmanager
     def _forgiving(self) -> Iterator[None]:
@@ -293,6 +334,7 @@ class Trainer:
         try:
             yield
         except CheckpointWriteError as error:
+            self.refused_since = self.refused_since or time.monotonic()
             self.tracker.event("save_failed", self.step, {"error": str(error)}, warn=True)
 
     def _end(self, cause: StopCause | None) -> Outcome:
@@ -326,6 +368,7 @@ class Trainer:
             with self._forgiving():
                 failed = True
                 failed = not self.writer.wait()
+        self._tell_of_saves()
         return not self.world.all_max([int(failed)])[0]
 
     def _export(self) -> None:

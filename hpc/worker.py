@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 
-from hpc.errors import FOR_USERS
+from hpc.errors import FOR_USERS, exit_code
 from hpc.task import Task
 
 PR_SET_PDEATHSIG = 1
@@ -24,7 +24,7 @@ def main() -> int:
         return Task(**json.loads(sys.argv[1]))().exit_code
     except FOR_USERS as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return exit_code(error)
 
 
 def _die_with_parent() -> None:

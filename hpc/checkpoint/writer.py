@@ -11,9 +11,16 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from typing import Any
+from typing import Any, NamedTuple
 
 from hpc.checkpoint.store import CheckpointStore
+
+
+class Written(NamedTuple):
+    """A checkpoint that has become durable."""
+
+    step: int
+    seconds: float
 
 
 class BackgroundWriter:
@@ -22,7 +29,8 @@ class BackgroundWriter:
     def __init__(self, store: CheckpointStore) -> None:
         self._store = store
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
-        self._write: Future[None] | None = None
+        self._write: Future[Written] | None = None
+        self._written: list[Written] = []
         self.last_s = 0.0
         """Seconds that the last finished write took."""
         self.longest_s = 0.0
@@ -39,7 +47,7 @@ class BackgroundWriter:
         stalled = time.monotonic() - started
         self._write = self._thread.submit(self._commit, step, state, meta)
         if former is not None:
-            former.result()
+            self._written.append(former.result())
         return stalled
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -49,13 +57,21 @@ class BackgroundWriter:
         if not wait([self._write], timeout).done:
             return False
         finished, self._write = self._write, None
-        finished.result()
+        self._written.append(finished.result())
         return True
 
-    def _commit(self, step: int, state: dict[str, Any], meta: dict[str, Any]) -> None:
+    def news(self) -> list[Written]:
+        """Checkpoints that became durable since the last question. Never blocks; raises a failed one's error, once."""
+        if self._write is not None and self._write.done():
+            self.wait()
+        written, self._written = self._written, []
+        return written
+
+    def _commit(self, step: int, state: dict[str, Any], meta: dict[str, Any]) -> Written:
         started = time.monotonic()
         try:
             self._store.commit(step, state, meta)
+            return Written(step, time.monotonic() - started)
         finally:
             self.last_s = time.monotonic() - started
             self.longest_s = max(self.longest_s, self.last_s)

@@ -16,6 +16,7 @@ from hpc import config as configs
 from hpc import submit as submission
 from hpc.config import ConfigError
 from hpc.run_folder import RunFolder
+from hpc.snapshot import code_digest, keep_code
 from hpc.submit import again, outside_of_jobs, sbatch_text, submit
 from hpc.task import Task
 
@@ -94,12 +95,12 @@ def test_signals_that_come_before_python_is_ready_do_not_end_a_rank():
     assert shell(f'{submission._python()} -c "{probe}"', ROOT) == "[True, True, False]"
 
 
-def test_a_job_imports_this_code_wherever_it_was_submitted(tmp_path):
+def test_a_job_imports_the_code_it_was_submitted_with_wherever_that_was(tmp_path):
     decoy = tmp_path / "elsewhere" / "hpc"
     decoy.mkdir(parents=True)
     (decoy / "__init__.py").write_text("raise SystemExit('the wrong checkout')")
-    lines = [*submission._python_setup(), f'{sys.executable} -c "import hpc.task; print(hpc.task.__file__)"']
-    assert shell("\n".join(lines), decoy.parent) == str(ROOT / "hpc" / "task.py")
+    lines = [*submission._python_setup(keep_code(tmp_path / "code")), f'{sys.executable} -c "import hpc.task; print(hpc.task.__file__)"']
+    assert shell("\n".join(lines), decoy.parent) == str(tmp_path / "code" / code_digest() / "hpc" / "task.py")
 
 
 def test_a_submission_prints_its_id_and_leaves_a_small_pickle_that_needs_no_torch(tmp_path, sbatch, capsys):
@@ -107,7 +108,7 @@ def test_a_submission_prints_its_id_and_leaves_a_small_pickle_that_needs_no_torc
     folder = RunFolder(tmp_path / "run")
     folder.create()
     task = Task("train", str(folder.path), use_gpu=False, resume="required")
-    assert submit(task, folder, configs.load("srvp_smmnist", "test"), 1) == 0
+    assert submit(task, folder, configs.load("srvp_smmnist", "test"), 1).job == "4242"
     shown = capsys.readouterr().out
     assert "submitted job 4242" in shown
     assert f"tail -F {folder.logs}/4242_0_log.out" in shown

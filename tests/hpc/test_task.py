@@ -41,7 +41,7 @@ def submitit_handler(monkeypatch):
 
 def leave(tmp_path: Path, cause: StopCause | None, rank: int = 0) -> Result:
     with StopFlag(tmp_path, rank).install() as stop:
-        return Task("train", str(tmp_path))._leave(5, cause, rank, stop)
+        return Task("train", str(tmp_path))._leave(0, 5, cause, rank, stop)
 
 
 @pytest.mark.parametrize("cause", [StopCause.PREEMPT, StopCause.WALLTIME])
@@ -85,7 +85,7 @@ def test_a_cancelled_job_asks_for_nothing_and_waits_for_sigkill(tmp_path):
         "with StopFlag(pathlib.Path('.'), 0).install() as stop:\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    print('saved', flush=True)\n"
-        "    Task('train', '.')._leave(5, stop.local_cause(), 0, stop)\n"
+        "    Task('train', '.')._leave(0, 5, stop.local_cause(), 0, stop)\n"
     )
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(

@@ -1,0 +1,70 @@
+"""After a job's ranks have failed: is it started again? `python -m hpc.restart --run RUN --code CODE`.
+
+    batch script: srun ranks --non-zero code--> this program --> scontrol requeue, or a diagnosis and a failed job
+
+In:  the exit code of srun, what the ranks noted in RUN/attempts.jsonl, the job's state. Out: the job requeued, or
+     RUN/diagnosis.txt. A crash is worth another try on perhaps better nodes; an error that only a person can mend is
+     not, nor is a job that somebody cancelled, nor a run that gets nowhere.
+
+Preempted and timed-out jobs are not this module's: their rank 0 requeues (hpc/task.py), or SLURM itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from hpc import config as configs
+from hpc import slurm
+from hpc.attempts import read_history
+from hpc.config import ConfigError
+from hpc.errors import USER_ERROR
+from hpc.no_progress import NoProgressError, refuse_without_progress
+from hpc.run_folder import RunFolder
+
+
+def restart(folder: RunFolder, code: int, job: str) -> str:
+    """Requeue the job of this process, or not; what was decided, in words."""
+    config = configs.load_file(folder.config)
+    history = read_history(folder.path)
+    user_errors = [f for f in history.failures if f.for_user and (f.job, f.restart) == (job, slurm.restarts())]
+    if user_errors or code == USER_ERROR:
+        return "not started again: the error above wants a person"
+    if job in history.cancelled:
+        return "not started again: it was cancelled"
+    state = slurm.show_job(job).get("JobState", "unknown")
+    if state != "RUNNING":
+        return f"not started again by itself: SLURM is ending it ({state})"
+    if not config.cluster.restart_on_crash:
+        return "not started again: cluster.restart_on_crash=false"
+    verb = history.attempts[-1].verb if history.attempts else "train"
+    refuse_without_progress(folder, verb, config.cluster.max_idle_attempts)
+    slurm.requeue(job)
+    return "started again: requeued"
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="hpc.restart")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--run", help="the run's folder")
+    which.add_argument("--runs", help="a file of run folders, a line for each element of this array")
+    parser.add_argument("--code", type=int, required=True, help="exit code of srun")
+    options = parser.parse_args(argv)
+    path = options.run
+    if path is None:
+        path = Path(options.runs).read_text().splitlines()[int(os.environ["SLURM_ARRAY_TASK_ID"])]
+    job = slurm.this_job()
+    if job is None:
+        raise ConfigError("hpc.restart belongs to a SLURM job's batch script; to continue a run: launch.py resume RUN")
+    try:
+        decision = restart(RunFolder(Path(path)), options.code, job)
+    except (slurm.SlurmError, ConfigError, NoProgressError) as error:
+        decision = f"not started again: {error}"
+    print(f"job {job} ended with code {options.code}; {decision}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
