@@ -25,6 +25,7 @@ POLL_S = 1.0
 QUIET_LOOKS = 3
 """So many looks in a row must find no job: one that was just being requeued is back by then."""
 MAY_COME_BACK = ("NODE_FAIL", "PREEMPTED", "BOOT_FAIL")
+"""Seen just before SLURM queues such a job again, and for good where it does not."""
 
 
 def cancel_run(folder: RunFolder) -> int:
@@ -54,7 +55,7 @@ def cancel_run(folder: RunFolder) -> int:
 
 def _cancel_jobs(folder: RunFolder, jobs: Sequence[str]) -> int:
     try:
-        alive = _alive(slurm.job_states(jobs))
+        states = slurm.job_states(jobs)
     except SlurmError as error:
         note_cancelled(folder.path, jobs)
         print(
@@ -62,11 +63,12 @@ def _cancel_jobs(folder: RunFolder, jobs: Sequence[str]) -> int:
             "goes on until you type the same again"
         )
         return 1
+    alive = [job for job, state in states.items() if state.unfinished or state.state in MAY_COME_BACK]
     if not alive:
         print(f"nothing to cancel in the queue: {_named(jobs)} {'is' if len(jobs) == 1 else 'are'} over")
         return 0
-    note_cancelled(folder.path, list(alive))
-    return _until_gone(list(alive))
+    note_cancelled(folder.path, alive)
+    return _until_gone(alive)
 
 
 def _until_gone(jobs: Sequence[str]) -> int:
@@ -76,7 +78,7 @@ def _until_gone(jobs: Sequence[str]) -> int:
     error = _order(jobs)
     while time.monotonic() < deadline:
         try:
-            alive = _alive(slurm.job_states(jobs))
+            alive = {job: state for job, state in slurm.job_states(jobs).items() if state.unfinished}
         except SlurmError as trouble:
             error = str(trouble)
         else:
@@ -113,10 +115,6 @@ def _tell(alive: dict[str, JobState], told: str) -> str:
     return what or told
 
 
-def _alive(states: dict[str, JobState]) -> dict[str, JobState]:
-    return {job: state for job, state in states.items() if state.unfinished or state.state in MAY_COME_BACK}
-
-
 def _runs_locally(history: History) -> bool:
     """The last launch was on a machine without SLURM, and has not said that it ended."""
     if not history.submissions or history.submissions[-1].job != LOCAL:
@@ -129,7 +127,7 @@ def _stop_local(folder: RunFolder) -> None:
     folder.stop.touch()
     print(
         f"told the ranks that run without SLURM to save and stop: {folder.stop}\n"
-        "they look at it once a second. It keeps the run stopped until you remove it, also if nothing runs any more"
+        "they look at it once a second. It keeps the run stopped until `resume` removes it"
     )
 
 
@@ -140,11 +138,10 @@ def _where_it_stands(folder: RunFolder) -> str:
     except JournalError:
         record = None
     reached = f"; it had come to step {record.step:,}" if record and record.step > (saved or 0) else ""
-    first = f"rm {folder.stop}; " if folder.stop.exists() else ""
     return (
         (f"saved at step {saved:,}" if saved is not None else "no checkpoint was written")
         + reached
-        + f"\ngo on later with: {first}python hpc/launch.py resume {folder.path}"
+        + f"\ngo on later with: python hpc/launch.py resume {folder.path}"
     )
 
 

@@ -44,7 +44,8 @@ class Tail:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(0, self._place - len(self._before)))
                 if size < self._place or file.read(len(self._before)) != self._before:
-                    self._place = self._find(file.seek(0) or file.read())
+                    file.seek(0)
+                    self._place = self._find(file.read())
                 file.seek(self._place)
                 added = file.read()
         except FileNotFoundError:

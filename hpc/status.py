@@ -245,17 +245,15 @@ def _checkpoint(facts: Facts) -> str:
 
 def _troubles(facts: Facts) -> list[tuple[str, str]]:
     """The last error, the last hang, and why it was given up."""
+    history, progress = facts.history, facts.progress
+    said = [(a.ended_time, f"attempt {a.number}", a.error) for a in history.attempts if a.error and a.ended_time]
+    said += [(f.time, f"job {f.job}, rank {f.rank} on {f.node}", f.error) for f in history.failures]
+    if progress.error_sign:
+        said.append((progress.error_sign.time, f"attempt {progress.error_sign.attempt}", progress.error))
     lines = []
-    failed = [attempt for attempt in facts.history.attempts if attempt.error]
-    sign = facts.progress.error_sign
-    if failed and (sign is None or sign.attempt <= failed[-1].number):
-        last = failed[-1]
-        when = f", {facts.ago(last.ended_time)} ago" if last.ended_time else ""
-        lines.append(("last error", f"attempt {last.number}{when}: {_short(last.error)}"))
-    elif sign:
-        lines.append(
-            ("last error", f"attempt {sign.attempt}, {facts.ago(sign.time)} ago: {_short(facts.progress.error)}")
-        )
+    if said:
+        then, who, error = max(said)
+        lines.append(("last error", f"{facts.ago(then)} ago, {who}: {_short(error)}"))
     if hangs := sorted(facts.folder.hangs.glob("attempt-*/diagnosis.txt")):
         number = re.sub(r"\D", "", hangs[-1].parent.name).lstrip("0")
         lines.append(("last hang", f"attempt {number}: {_short(hangs[-1].read_text(errors='replace'))}"))
@@ -278,8 +276,7 @@ def _next(facts: Facts, state: str) -> str:
         return f"python hpc/launch.py evaluate run={run}"
     if state in ("running", "queued"):
         return f"python hpc/launch.py cancel {run}"
-    stopped = f"rm {facts.folder.stop}; " if facts.folder.stop.exists() else ""
-    return f"{stopped}python hpc/launch.py resume {run}"
+    return f"python hpc/launch.py resume {run}"
 
 
 def _job_table(facts: Facts, jobs: Jobs) -> Table:
@@ -347,6 +344,9 @@ def _how_it_ended(attempt: Attempt, facts: Facts, jobs: Jobs) -> str:
         return f"error: {_short(attempt.error, 40)}"
     if attempt.ended_time is not None:
         return attempt.cause or "ended"
+    same_life = (attempt.job, attempt.restart)
+    if attempt.job != LOCAL and (failed := [f for f in facts.history.failures if (f.job, f.restart) == same_life]):
+        return f"rank {failed[0].rank} on {failed[0].node}: {_short(failed[0].error, 40)}"
     if attempt is facts.history.attempts[-1]:
         job = jobs.states.get(attempt.job)
         if job is not None and job.state == "RUNNING":
@@ -383,12 +383,8 @@ def _state(facts: Facts, jobs: Jobs) -> tuple[str, str]:
     unfinished = [state for s in submissions if (state := jobs.states.get(s.job)) and state.unfinished]
     if unfinished:
         at_work = [state for state in unfinished if state.state not in WAITING]
-        job = (at_work or unfinished)[0]
-        return (
-            ("running", f"job {job.job} {_told(job)}; {heard}")
-            if at_work
-            else ("queued", f"job {job.job} {_told(job)}")
-        )
+        told = f"job {(at_work or unfinished)[0].job} {_told((at_work or unfinished)[0])}"
+        return ("running", f"{told}; {heard}") if at_work else ("queued", told)
     job = jobs.states.get(submissions[-1].job) if submissions else None
     if submissions and (last is None or last.time < submissions[-1].time) and submissions[-1].job != LOCAL:
         return _never_started(submissions[-1].job, facts, job, jobs)
