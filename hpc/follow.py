@@ -59,6 +59,7 @@ class Tail:
         if found >= 0:
             return found + len(self._before)
         self._before = b""
+        self._decoder.reset()
         return 0
 
 
