@@ -85,8 +85,10 @@ def run_resume(request: Request) -> int:
 
 def run_status(request: Request) -> int:
     from hpc.status import status
+    from hpc.sweep import is_sweep, sweep_table
 
-    print(status(Path(request.run) if request.run else None))
+    path = Path(request.run) if request.run else None
+    print(sweep_table(path) if path and is_sweep(path) else status(path))
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hpc import config as configs
 from hpc.config import Config
 from hpc.data import build_command, dataset_root, is_remote
+from hpc.forecast import schedule
 from hpc.plan import plan_batches
 from hpc.run_folder import RunFolder
 
@@ -12,7 +13,7 @@ CHECKPOINT_BYTES = 12
 """fp32 weight and two moments per parameter, on the disk."""
 
 
-def describe(config: Config, folder: RunFolder, where: str, world_size: int, steps_per_s: float = 0.0) -> str:  # noqa: ARG001
+def describe(config: Config, folder: RunFolder, where: str, world_size: int, steps_per_s: float = 0.0) -> str:
     """The page; `steps_per_s` is an assumed speed where none was measured."""
     plan = plan_batches(config.train.global_batch, world_size, config.train.micro_batch, config.train.batchnorm_group)
     sections = {
@@ -22,6 +23,7 @@ def describe(config: Config, folder: RunFolder, where: str, world_size: int, ste
         "batches": str(plan),
         "data": _data(config),
         "model": _model(config, world_size),
+        "schedule in the queue": schedule(config, folder, world_size, steps_per_s),
     }
     if where == "slurm":
         sections["sbatch script"] = _sbatch(config, folder, world_size)

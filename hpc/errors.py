@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hpc.checkpoint.errors import CheckpointError
 from hpc.config import ConfigError
+from hpc.findings import PreflightError
 from hpc.guard import BudgetExceeded
 from hpc.meeting import MeetingError
 from hpc.no_progress import NoProgressError
@@ -11,7 +12,7 @@ from hpc.rendezvous import RendezvousError
 from hpc.slurm import SlurmError
 from shards.errors import ShardError
 
-WORTH_ANOTHER_TRY = (MeetingError, SlurmError)
+WORTH_ANOTHER_TRY = (MeetingError, PreflightError, SlurmError)
 """What may be otherwise on other nodes, or later."""
 
 FOR_USERS = (

@@ -20,9 +20,12 @@ from hpc.run_folder import RunFolder
 from hpc.stop import StopCause, StopFlag
 from hpc.tracking.console import progress_bar
 from hpc.version import code_version
+from hpc.watchdog.watchdog import Watchdog
 
 
-def evaluate_run(config: Config, folder: RunFolder, world: World, stop: StopFlag) -> tuple[int, StopCause | None]:
+def evaluate_run(
+    config: Config, folder: RunFolder, world: World, stop: StopFlag, watchdog: Watchdog
+) -> tuple[int, StopCause | None]:
     """Collective. Returns the step of the evaluated weights and why it stopped early, if it did."""
     model, step = load_predictor(config, folder, world)
     world.on_rank_0(lambda: ensure_dataset(config.data))
@@ -42,7 +45,7 @@ def evaluate_run(config: Config, folder: RunFolder, world: World, stop: StopFlag
                 autocast=lambda: torch.autocast(
                     world.device.type, torch.bfloat16, enabled=config.train.precision == "bf16"
                 ),
-                stopping=_collect(stop, world, cause),
+                stopping=_collect(stop, world, cause, lambda: watchdog.beat(step, "validate")),
                 progress=progress,
             )
     except EvaluationStopped:
@@ -53,8 +56,9 @@ def evaluate_run(config: Config, folder: RunFolder, world: World, stop: StopFlag
     return step, None
 
 
-def _collect(stop: StopFlag, world: World, causes: list[StopCause]) -> Callable[[], bool]:
+def _collect(stop: StopFlag, world: World, causes: list[StopCause], beat: Callable[[], None]) -> Callable[[], bool]:
     def stopping() -> bool:
+        beat()
         cause = stop.agree(lambda code: world.all_max([code])[0])
         causes.extend([cause] if cause else [])
         return cause is not None

@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     path = options.run
     if path is None:
-        path = Path(options.runs).read_text().splitlines()[int(os.environ["SLURM_ARRAY_TASK_ID"])]
+        path = Path(options.runs).read_text().splitlines()[int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))]
     job = slurm.this_job()
     if job is None:
         raise ConfigError("hpc.restart belongs to a SLURM job's batch script; to continue a run: launch.py resume RUN")

@@ -27,6 +27,7 @@ from hpc.no_progress import refuse_without_progress
 from hpc.rendezvous import Ranks, discover
 from hpc.run_folder import RunFolder
 from hpc.stop import AfterSave, Handler, StopCause, StopFlag
+from hpc.watchdog.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from hpc.config import Config
@@ -86,7 +87,8 @@ class Task:
 
             with joined(ranks, config.train.threads or ranks.cpus, force_cpu=not self.use_gpu) as world:
                 number = world.broadcast(number)
-                code, step, cause = self._work(config, folder, world, stop, number)
+                with watchdog_of(config, folder, ranks, number) as watchdog:
+                    code, step, cause = self._work(config, folder, world, stop, number, watchdog)
         except Exception as error:
             if ranks.rank == 0:
                 note_end(folder.path, number, None, "error", str(error))
@@ -117,16 +119,20 @@ class Task:
         return attempt.number
 
     def _work(
-        self, config: Config, folder: RunFolder, world: World, stop: StopFlag, attempt: int
+        self, config: Config, folder: RunFolder, world: World, stop: StopFlag, attempt: int, watchdog: Watchdog
     ) -> tuple[int, int, StopCause | None]:
         """Exit code, step, and why it stopped early."""
+        if self.verb == "doctor":
+            from hpc.doctor import doctor_rank
+
+            return doctor_rank(world, folder.path, config), 0, None
         if self.verb == "evaluate":
             from hpc.evaluate import evaluate_run
 
-            return 0, *evaluate_run(config, folder, world, stop)
+            return 0, *evaluate_run(config, folder, world, stop, watchdog)
         from hpc.train import train
 
-        outcome = train(config, folder, world, stop, attempt)
+        outcome = train(config, folder, world, stop, attempt, watchdog)
         return 0, outcome.step, outcome.cause
 
     def _leave(self, code: int, step: int, cause: StopCause | None, rank: int, stop: StopFlag) -> Result:
@@ -156,6 +162,29 @@ class Task:
             f"finished at step {step}; model {self.run_dir}/model.pt; "
             f"score it with: python hpc/launch.py evaluate run={self.run_dir}"
         )
+
+
+def watchdog_of(config: Config, folder: RunFolder, ranks: Ranks, attempt: int) -> Watchdog:
+    """The guard against hangs of this rank; on each node it also keeps the ranks' logs from growing without bound."""
+    first = ranks.rank - ranks.local_rank
+    numbers = range(first, first + ranks.local_world_size)
+    job = slurm.this_job()
+    if job is not None and _under_submitit():
+        shelf = Path(os.environ.get("SUBMITIT_FOLDER", folder.logs))
+        logs = [shelf / f"{job}_{number}_log.out" for number in numbers]
+    else:
+        logs = [folder.logs / f"rank-{number}.log" for number in numbers if number]
+    return Watchdog(
+        folder.path,
+        rank=ranks.rank,
+        local_rank=ranks.local_rank,
+        world_size=ranks.world_size,
+        local_world_size=ranks.local_world_size,
+        attempt=attempt,
+        config=config.watchdog,
+        log_files=logs,
+        log_limit_bytes=config.log.max_file_mb * 2**20,
+    )
 
 
 @contextlib.contextmanager

@@ -23,11 +23,12 @@ from hpc.checkpoint.errors import CheckpointWriteError
 from hpc.checkpoint.store import CheckpointStore
 from hpc.checkpoint.writer import BackgroundWriter, Written
 from hpc.config import Config, ConfigError
-from hpc.data import open_split, to_unit_range
+from hpc.data import dataset_root, is_remote, open_split, to_unit_range
 from hpc.distributed import World, peak_memory_bytes
 from hpc.evaluation import Evaluation, EvaluationStopped, evaluate, protocol_of
 from hpc.guard import Guard
 from hpc.plan import plan_batches
+from hpc.preflight import preflight
 from hpc.recipes import MicroBatch, StepResult, build_recipe
 from hpc.results import write_validation_pictures
 from hpc.run_folder import RunFolder
@@ -37,6 +38,7 @@ from hpc.stop import StopCause, StopFlag, decode, encode
 from hpc.tracking.meters import Meters
 from hpc.tracking.tracker import Tracker
 from hpc.version import code_version
+from hpc.watchdog.watchdog import Watchdog, read_diagnosis
 from shards.loader import Batch, Loader
 from shards.source import ClipSource, Substitution
 from shards.substitution import SubstitutionLedger
@@ -51,16 +53,18 @@ class Outcome:
     """None: the schedule is finished."""
 
 
-def train(config: Config, folder: RunFolder, world: World, stop: StopFlag, attempt: int) -> Outcome:
+def train(config: Config, folder: RunFolder, world: World, stop: StopFlag, attempt: int, watchdog: Watchdog) -> Outcome:
     """Train until the schedule ends or the ranks agree to stop. Collective."""
-    with Trainer(config, folder, world, stop, attempt) as trainer:
+    with Trainer(config, folder, world, stop, attempt, watchdog) as trainer:
         return trainer.run()
 
 
 class Trainer:
-    def __init__(self, config: Config, folder: RunFolder, world: World, stop: StopFlag, attempt: int) -> None:
+    def __init__(
+        self, config: Config, folder: RunFolder, world: World, stop: StopFlag, attempt: int, watchdog: Watchdog
+    ) -> None:
         self.config, self.folder, self.world, self.stop = config, folder, world, stop
-        self.attempt = attempt
+        self.attempt, self.watchdog = attempt, watchdog
         self.plan = plan_batches(
             config.train.global_batch, world.size, config.train.micro_batch, config.train.batchnorm_group
         )
@@ -110,7 +114,8 @@ class Trainer:
         )
         self.tracker = exits.enter_context(tracker)
         self._resume()
-        self.tracker.start(self.step, {"world_size": self.world.size, "plan": str(self.plan), "code": code_version()})
+        self.tracker.start(self.step, self._about())
+        self._preflight()
         allow = self.folder.allowed_pipes()
         source = open_split(self.config.data, "train", self.config.data.num_frames, allow)
         self._check_data(source)
@@ -141,6 +146,23 @@ class Trainer:
     ) -> None:
         self._exits.__exit__(kind, error, trace)
 
+    def _about(self) -> dict[str, Any]:
+        ranks = self.world.ranks
+        master = f"{ranks.master_addr}:{ranks.master_port}"
+        return {"world_size": self.world.size, "plan": str(self.plan), "code": code_version(), "master": master}
+
+    def _preflight(self) -> None:
+        """What the nodes are like goes to the journal, and how the last attempt hung, if it did."""
+        hang = read_diagnosis(self.folder.path, self.attempt - 1) if self.world.rank == 0 else None
+        if hang is not None:
+            self.tracker.event("hang", self.step, {"attempt": self.attempt - 1, "diagnosis": hang}, warn=True)
+        root = dataset_root(self.config.data)
+        report = preflight(self.world, self.folder.path, None if is_remote(root) else root)
+        self.tracker.event("preflight", self.step, report.journal())
+
+    def _beat(self, phase: str) -> None:
+        self.watchdog.beat(self.step, phase)
+
     def _check_data(self, source: ClipSource) -> None:
         """A resumed run must go on with the data it was trained on: the order of the samples depends on it."""
         self.data_fingerprint = source.fingerprint
@@ -170,6 +192,7 @@ class Trainer:
 
     def _fetch(self, batches: Iterator[Batch]) -> list[Batch]:
         """The micro-batches of the next optimiser step, still on the host."""
+        self._beat("fetch")
         fetched = []
         for _ in range(self.plan.accumulation):
             with self.meters.waiting():
@@ -184,6 +207,7 @@ class Trainer:
             yield MicroBatch(arrays, self.plan.rows(self.world.rank, accumulated))
 
     def _advance(self, fetched: list[Batch]) -> StepResult:
+        self._beat("step")
         self.recipe.set_lr(lr_factor(self.config.optimizer, self.step, self.config.train.steps))
         result = self.recipe.step(self._on_device(fetched), self.step)
         self.step += 1
@@ -246,7 +270,7 @@ class Trainer:
                 self.protocol,
                 self.world,
                 autocast=next(iter(self.recipe.engines.values())).autocast,
-                stopping=lambda: self.stop.agree(self._all_max) is not None,
+                stopping=self._stopping_validation,
                 progress=self.tracker.progress("validation"),
             )
         except EvaluationStopped:
@@ -254,6 +278,10 @@ class Trainer:
         self.validated_step = self.step
         self._record_validation(found)
         return True
+
+    def _stopping_validation(self) -> bool:
+        self._beat("validate")
+        return self.stop.agree(self._all_max) is not None
 
     def _record_validation(self, found: Evaluation) -> None:
         scalars = found.scalars()
@@ -275,6 +303,7 @@ class Trainer:
         Raises:
             CheckpointWriteError: the disk has refused every save for checkpoint.give_up_minutes.
         """
+        self._beat("agree")
         self._tell_of_saves()
         due = self.world.rank == 0 and self._save_is_due()
         lost = self.world.rank == 0 and self._disk_is_lost()
@@ -319,6 +348,7 @@ class Trainer:
 
     def _save(self, metrics: dict[str, float]) -> None:
         """Gather the state at this step boundary and hand it to rank 0's writer thread. Collective."""
+        self._beat("save")
         started = time.monotonic()
         state = self._state()
         self.saved_step, self.last_save = self.step, time.monotonic()
@@ -343,6 +373,7 @@ class Trainer:
         Raises:
             CheckpointWriteError: it cannot be saved, and nobody will start this run again by itself.
         """
+        self._beat("leave")
         with self.stop.shield():
             saved = self.saved_step == self.step and self._durable()
             if not saved:
