@@ -24,6 +24,7 @@ from hpc.config import LogConfig
 from hpc.tracking.console import Display, Report, silent
 from hpc.tracking.journal import Journal, Record
 from hpc.tracking.mirror import Mirror
+from hpc.tracking.offline_limit import limit_offline_folders
 
 
 class Tracker:
@@ -80,8 +81,15 @@ class Tracker:
             details = {"bytes": self._journal.repaired_bytes}
             self.event("journal_repaired", step, details, warn=True)
         if self._log.wandb != "disabled":
+            self._make_room(step)
             self._mirror = Mirror(self._dir, self._log, self._display.say, self._lost_wandb)
             self._mirror.send(record)
+
+    def _make_room(self, step: int) -> None:
+        limit = self._log.max_wandb_mb
+        if limit and (removed := limit_offline_folders(self._dir / "wandb", limit * 2**20)):
+            details = {"removed": removed, "why": f"log.max_wandb_mb={limit}; hpc.tracking sync makes the whole run"}
+            self.event("wandb_folders_removed", step, details, warn=True)
 
     def log(self, kind: str, step: int, scalars: Mapping[str, float]) -> None:
         """Scalars of kind "train" or "eval"."""
