@@ -156,7 +156,7 @@ def _exclude_text(findings: Sequence[Finding]) -> str:
 
 def _node_rows(examined: Examination) -> list[list[str]]:
     heads = ["node", "ranks", "device", "GPU GiB free", "host GiB free", "product ms", "write MiB/s", "disk GiB free"]
-    rows = [[*heads, "clock ms", "pair GiB/s", ""]]
+    rows = [[*heads, "clock ms", "pair GiB/s", "found"]]
     findings = examined.findings
     for node, found in by_node(examined.measurements).items():
         worst = min((f.severity for f in findings if f.node == node), key=SEVERITIES.index, default="ok")
@@ -199,7 +199,7 @@ def _bandwidth_rows(examined: Examination) -> list[list[str]]:
     rows = [["all-reduce of", "ms", "algorithm GiB/s", "bus GiB/s"]]
     for size, seconds in medians.items():
         speeds = bandwidths(int(size), seconds, members)
-        rows.append([size_text(int(size)), f"{1e3 * seconds:.3f}", *(f"{speed / GIB:.3f}" for speed in speeds)])
+        rows.append([size_text(int(size)), f"{1e3 * seconds:.3g}", *(f"{speed / GIB:.3g}" for speed in speeds)])
     return rows
 
 

@@ -108,10 +108,23 @@ def all_reduce_medians(measurements: Sequence[Measurement]) -> dict[str, float]:
 
 
 def _failures(measurements: Sequence[Measurement]) -> Iterator[Finding]:
+    """What fails on all of several nodes (a folder that is not there) is not a node's fault."""
+    nodes: dict[str, set[str]] = defaultdict(set)
+    for found in measurements:
+        for probe in found.errors:
+            nodes[probe].add(found.node)
+    num_nodes = len(by_node(measurements))
+    everywhere = {probe for probe, failing in nodes.items() if len(failing) == num_nodes > 1}
+    said: set[str] = set()
     for found in measurements:
         for probe, error in found.errors.items():
             severity = ERROR if probe in FATAL_PROBES else WARNING
-            yield Finding(found.node, severity, f"rank {found.rank}: {probe} could not be used or measured: {error}")
+            text = f"rank {found.rank}: {probe} could not be used or measured: {error}"
+            if probe not in everywhere:
+                yield Finding(found.node, severity, text)
+            elif probe not in said:
+                said.add(probe)
+                yield Finding("", severity, f"all nodes, as {text}")
 
 
 def _versions(measurements: Sequence[Measurement]) -> Iterator[Finding]:

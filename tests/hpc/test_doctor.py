@@ -41,9 +41,9 @@ def _unreachable(*_: object) -> None:
 
 def _examinations(world: World, tmp: Path) -> dict[str, int]:
     os.environ["SLURMD_NODENAME"] = f"n{world.rank + 1}"
-    folders = {name: tmp / name for name in ("sound", "slow", "unreachable", "read-only", "no device")}
+    folders = {name: tmp / name for name in ("one node", "sound", "slow", "unreachable", "missing", "no device")}
     for name, folder in folders.items():
-        if name != "read-only":
+        if name != "missing":
             folder.mkdir(exist_ok=True)
     doctor.WRITE_BYTES, doctor.SIZES = MIB, {KIB: 3, MIB: 3}  # quick
     doctor.PAIR_BYTES, doctor.PAIR_REPEATS = MIB, 5
@@ -52,12 +52,14 @@ def _examinations(world: World, tmp: Path) -> dict[str, int]:
     bad = world.rank == 1
     with mock.patch("hpc.fabric.dist.all_reduce", _sluggish() if bad else dist.all_reduce):
         codes["slow"] = doctor_rank(world, folders["slow"], config)
-    fabric.PAIR_TIMEOUT = datetime.timedelta(seconds=2)
+    fabric.PAIR_TIMEOUT = datetime.timedelta(seconds=1)
     with mock.patch("hpc.fabric._all_reduce_times", _unreachable if bad else fabric._all_reduce_times):
         codes["unreachable"] = doctor_rank(world, folders["unreachable"], config)
-    codes["read-only"] = doctor_rank(world, folders["read-only"], config)
+    codes["missing"] = doctor_rank(world, folders["missing"], config)
     with mock.patch("hpc.fabric.new_buffer", _unreachable if bad else fabric.new_buffer):
         codes["no device"] = doctor_rank(world, folders["no device"], config)
+    os.environ["SLURMD_NODENAME"] = "n1"
+    codes["one node"] = doctor_rank(world, folders["one node"], config)
     return codes
 
 
@@ -89,6 +91,12 @@ def test_what_was_measured_is_written_for_people_and_for_programs(examined):
     assert {path.name for path in (examined[1] / "sound").iterdir()} == {"doctor.json", "doctor.txt"}
 
 
+def test_one_sound_node_passes(examined):
+    found, text = _read(examined, "one node")
+    assert examined[0][0]["one node"] == 0 and found["exclude"] == [] and found["pairs"] == []
+    assert text.endswith("nodes to --exclude: none\n")
+
+
 def test_a_node_behind_a_slow_link_is_to_be_excluded(examined):
     found, text = _read(examined, "slow")
     assert found["exclude"] == ["n2"] and examined[0][0]["slow"] == 1
@@ -109,7 +117,7 @@ def test_a_rank_without_a_working_device_keeps_nobody_waiting_in_an_all_reduce(e
 
 
 def test_a_folder_that_cannot_be_written_is_said_not_raised(examined):
-    assert examined[0][0]["read-only"] == 1
+    assert examined[0][0]["missing"] == 1 and not (examined[1] / "missing").exists()
 
 
 def test_bus_bandwidth_is_what_one_link_carries():

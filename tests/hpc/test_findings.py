@@ -115,6 +115,14 @@ def test_a_failed_probe_of_what_is_needed_excludes_the_node_another_one_does_not
     assert [(f.node, f.severity) for f in findings] == [("n2", "error"), ("n3", "warning")]
 
 
+def test_what_fails_on_all_nodes_is_no_nodes_fault():
+    fleet = _fleet()
+    for found in fleet[::8]:
+        found.errors = {"disk": "FileNotFoundError: /runs"}
+    (finding,) = verdicts(fleet)
+    assert str(finding).startswith("error: all nodes, as rank 0: disk could not") and finding.node == ""
+
+
 def test_wrong_sums_are_blamed_on_the_node_that_has_them_with_every_partner():
     fleet = _fleet()
     for found in fleet:
