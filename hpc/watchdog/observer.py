@@ -77,11 +77,11 @@ class Observer:
         self._take_back()
         while True:
             self._look()
-            if self.patients and not any(patient.alive for patient in self.patients.values()):
+            self._note_recovered()
+            if self._is_over():
                 break
             self._limit_logs()
             if self.spec.judges:
-                self._note_recovered()
                 self._judge()
             self._rest()
         ranks = list(self.patients)
@@ -92,6 +92,12 @@ class Observer:
     @property
     def _call_s(self) -> float:
         return min(LOOK_S, self.spec.gather_s / 3)
+
+    def _is_over(self) -> bool:
+        """Whether all ranks have left or died; those that were too quick to be seen took their folder with them."""
+        if not self.patients:
+            return not Path(self.spec.heartbeats).is_dir()
+        return not any(patient.alive for patient in self.patients.values())
 
     def _rest(self) -> None:
         """Sleep until the next look; one who sleeps far too long was suspended."""
