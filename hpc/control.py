@@ -63,7 +63,7 @@ def _cancel_jobs(folder: RunFolder, jobs: Sequence[str]) -> int:
             "goes on until you type the same again"
         )
         return 1
-    alive = [job for job, state in states.items() if state.unfinished or state.state in MAY_COME_BACK]
+    alive = [j for j in jobs if j in states and (states[j].unfinished or states[j].state in MAY_COME_BACK)]
     if not alive:
         print(f"nothing to cancel in the queue: {_named(jobs)} {'is' if len(jobs) == 1 else 'are'} over")
         return 0

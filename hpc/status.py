@@ -297,7 +297,7 @@ def _job_state(job: str, facts: Facts, jobs: Jobs) -> str:
     if job == LOCAL:
         return "on this or another machine, without SLURM"
     state = jobs.states.get(job)
-    mark = " (cancelled by `cancel`: it does not come back)" if job in facts.history.cancelled else ""
+    mark = ", cancelled for good" if job in facts.history.cancelled else ""
     if state is None:
         return ("unknown" if jobs.trouble else "over (SLURM has forgotten it)") + mark
     return _told(state) + mark
