@@ -116,7 +116,8 @@ def measure_pairs(
 ) -> list[Pair]:
     """All-reduce of the whole buffer between all ranks of two nodes, one pair after the other. Collective.
 
-    A pair that fails is a finding; the others do not wait for it longer than PAIR_TIMEOUT.
+    A pair that fails is a finding; the others do not wait for it longer than PAIR_TIMEOUT. (NCCL's own watchdog may end
+    the process of a pair that hangs: then `say` has named it.)
     """
     wanted = node_pairs(list(ranks))
     mine: list[tuple[float | None, int, str] | None] = []

@@ -108,19 +108,20 @@ def all_reduce_medians(measurements: Sequence[Measurement]) -> dict[str, float]:
 
 
 def _failures(measurements: Sequence[Measurement]) -> Iterator[Finding]:
-    """What fails on all of several nodes (a folder that is not there) is not a node's fault."""
+    """What fails on all nodes is not a node's fault; data that is nowhere may just not be built yet."""
     nodes: dict[str, set[str]] = defaultdict(set)
     for found in measurements:
         for probe in found.errors:
             nodes[probe].add(found.node)
     num_nodes = len(by_node(measurements))
-    everywhere = {probe for probe, failing in nodes.items() if len(failing) == num_nodes > 1}
+    everywhere = {probe for probe, failing in nodes.items() if len(failing) == num_nodes}
     said: set[str] = set()
     for found in measurements:
         for probe, error in found.errors.items():
-            severity = ERROR if probe in FATAL_PROBES else WARNING
+            fatal = probe in FATAL_PROBES and not (probe == "data" and probe in everywhere)
+            severity = ERROR if fatal else WARNING
             text = f"rank {found.rank}: {probe} could not be used or measured: {error}"
-            if probe not in everywhere:
+            if probe not in everywhere or num_nodes == 1:
                 yield Finding(found.node, severity, text)
             elif probe not in said:
                 said.add(probe)

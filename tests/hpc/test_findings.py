@@ -123,6 +123,15 @@ def test_what_fails_on_all_nodes_is_no_nodes_fault():
     assert str(finding).startswith("error: all nodes, as rank 0: disk could not") and finding.node == ""
 
 
+def test_data_that_is_nowhere_is_a_warning_where_others_have_it_an_error():
+    fleet = _fleet()
+    fleet[8].errors = {"data": "FileNotFoundError: data.root=/data"}
+    assert to_exclude(verdicts(fleet)) == ["n2"]
+    for found in fleet[::8]:
+        found.errors = {"data": "FileNotFoundError: data.root=/data"}
+    assert [f.severity for f in verdicts(fleet)] == ["warning"] == [f.severity for f in verdicts(fleet[:8])]
+
+
 def test_wrong_sums_are_blamed_on_the_node_that_has_them_with_every_partner():
     fleet = _fleet()
     for found in fleet:
