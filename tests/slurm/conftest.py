@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from shards.build_moving_mnist import build_moving_mnist
 from tests.slurm.cluster import FOREIGN, SlurmCluster, missing_programs
+from tests.slurm.jobs import Untouched
 
 NO_SLURM = "no SLURM: apt-get install slurm-wlm munge"
 
@@ -32,3 +35,19 @@ def on_cluster(cluster: SlurmCluster, monkeypatch: pytest.MonkeyPatch) -> SlurmC
     for name in ("SLURM_CONF", "PATH"):
         monkeypatch.setenv(name, cluster.environ[name])
     return cluster
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small dataset that every node can read."""
+    root = tmp_path_factory.mktemp("data") / "digits"
+    build_moving_mnist(root, digits=1, deterministic=True)
+    return root
+
+
+@pytest.fixture(scope="session")
+def untouched(cluster: SlurmCluster, digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Untouched]:
+    """What the disturbed runs on four nodes are compared with."""
+    local = Untouched(cluster, tmp_path_factory.mktemp("untouched"), digits)
+    yield local
+    local.end()

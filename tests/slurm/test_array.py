@@ -1,0 +1,88 @@
+"""A sweep on a real SLURM: one array, some elements at a time, and the same command again for what went wrong."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from hpc import cli
+from hpc import config as configs
+from hpc.attempts import Attempt, read_history
+from hpc.slurm import job_states
+from hpc.sweep import run as sweeping
+from shards.build_moving_mnist import build_moving_mnist
+
+pytestmark = pytest.mark.slurm
+
+SWEEP = """
+base: {experiment: srvp_smmnist, size: test, train.steps: 3, eval.every: 3, eval.clips: 1}
+list:
+  - {seed: 1, data.root: whole}
+  - {seed: 2, data.root: whole}
+  - {seed: 3, data.root: damaged}
+"""
+WHOLE, DAMAGED = ("seed=1,root=whole", "seed=2,root=whole"), "seed=3,root=damaged"
+COMMAND = ("--array", "seeds.yaml", "--array-parallelism", "2", "--nodes", "1", "--cpus-per-task", "2")
+FOLDER = Path("runs/sweeps/seeds")
+
+
+def attempts(name: str) -> list[Attempt]:
+    return read_history(FOLDER / name).attempts
+
+
+def table() -> dict[str, dict[str, str]]:
+    with (FOLDER / "table.csv").open(newline="") as file:
+        return {row["element"]: row for row in csv.DictReader(file)}
+
+
+@pytest.fixture
+def seeds(tmp_path, monkeypatch) -> Path:
+    """A sweep's file where it is started from, with data of which one copy lacks a shard; that shard."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sweeping, "POLL_S", 0.5)
+    for name in ("whole", "damaged"):
+        build_moving_mnist(
+            Path(name), digits=1, deterministic=True, sequences=24, frames=6, encoding="raw", test_set="none"
+        )
+    Path("seeds.yaml").write_text(SWEEP)
+    (shard,) = Path("damaged").glob("train-*.tar")
+    return shard.rename("shard")
+
+
+def test_an_array_runs_some_at_a_time_and_the_same_command_starts_only_what_failed(on_cluster, seeds, capsys):
+    assert cli.main([*COMMAND, "--wait"]) == 1
+    shown = capsys.readouterr().out
+    assert "sweep seeds: 2 finished, 1 failed" in shown
+    first = {name: attempts(name) for name in (*WHOLE, DAMAGED)}
+    assert [len(found) for found in first.values()] == [1, 1, 1], "an error that wants a person is not tried again"
+    jobs = [found[0].job for found in first.values()]
+    assert jobs == [f"{jobs[0].partition('_')[0]}_{number}" for number in range(3)]
+    ends = [found[0].ended_time or 0.0 for found in first.values()]
+    assert first[DAMAGED][0].time > min(ends[:2]), "three at a time"
+    rows = table()
+    assert {name: row["state"] for name, row in rows.items()} == {
+        **dict.fromkeys(WHOLE, "finished"),
+        DAMAGED: "failed",
+    }
+    assert "train-000000.tar" in rows[DAMAGED]["error"]
+    assert float(rows[WHOLE[0]]["best"]) == float(rows[WHOLE[0]]["psnr"])
+    groups = {configs.load_file(FOLDER / name / "config.yaml").log.group for name in rows}
+    assert groups == {"seeds"}
+
+    seeds.rename(Path("damaged") / "train-000000.tar")
+    assert cli.main([*COMMAND]) == 0
+    shown = capsys.readouterr().out
+    assert "seed=1,root=whole   finished: left alone" in shown
+    assert "1 elements" in shown
+    again = read_history(FOLDER / DAMAGED).submissions[-1].job
+    assert job_states([again])[again].unfinished
+    assert cli.main([*COMMAND, "--wait"]) == 0
+    shown = capsys.readouterr().out
+    assert f"left alone (job {again})" in shown, "what is queued or running is not submitted a second time"
+    assert "sweep seeds: 3 finished" in shown
+    assert [len(attempts(name)) for name in (*WHOLE, DAMAGED)] == [1, 1, 2]
+    assert attempts(DAMAGED)[-1].job == again
+    assert all(float(row["psnr"]) > 0 for row in table().values())
+    on_cluster.clear()
