@@ -356,14 +356,14 @@ def _source(evidence: Evidence, world_size: int) -> str:
     speed = evidence.speed
     plural = "s" if len(speed.attempts) > 1 else ""
     other = f", on {speed.world_size} ranks, not {world_size}" if speed.world_size not in (None, world_size) else ""
-    return f"measured in {_shown(evidence.run)}, attempt{plural} {number_ranges(speed.attempts)}{other}"
+    return f"measured in {shown(evidence.run)}, attempt{plural} {number_ranges(speed.attempts)}{other}"
 
 
 def _with_queue(plan: JobPlan, evidence: Evidence | None, folder: RunFolder) -> str:
     wait = queue_wait_s(evidence.history, evidence.progress) if evidence else None
     if evidence is None or wait is None:
         return f"without any waiting in the queue: about {format_duration(plan.total_s())}"
-    whose = "this run" if evidence.run == folder.path else _shown(evidence.run)
+    whose = "this run" if evidence.run == folder.path else shown(evidence.run)
     return (
         f"with the queue of {whose} (median wait {format_duration(wait)}): about {format_duration(plan.total_s(wait))}"
     )
@@ -389,12 +389,12 @@ def _speed_unknown(config: Config) -> str:
     )
 
 
-def _shown(run: Path) -> str:
-    """Relative to where the user is, if it is below."""
+def shown(path: Path) -> str:
+    """As it is typed from where the user is."""
     try:
-        return str(run.resolve().relative_to(Path.cwd()))
+        return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
-        return str(run)
+        return str(path)
 
 
 def _limit(minutes: int) -> str:

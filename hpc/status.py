@@ -9,21 +9,31 @@ from __future__ import annotations
 import io
 import itertools
 import re
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from hpc import slurm
 from hpc.attempts import Attempt, History, read_history
 from hpc.config import Config, ConfigError, load_file
-from hpc.forecast import LOCAL, attempt_costs, end_of, eta, format_speed, measure, number_ranges, plan_of, wanted_s
+from hpc.forecast import (
+    LOCAL,
+    attempt_costs,
+    end_of,
+    eta,
+    format_speed,
+    measure,
+    number_ranges,
+    plan_of,
+    shown,
+    wanted_s,
+)
 from hpc.forecast import waits as waits_of
 from hpc.machine import has_slurm
 from hpc.progress import Progress, newest_sign, read_progress
@@ -33,6 +43,8 @@ from hpc.stop import StopCause
 from hpc.tracking.console import format_duration
 
 WIDTH = 100
+INDENT = 12
+TO_COPY = ("logs", "next")
 SILENT_S = 600.0
 """A run of which SLURM says nothing counts as running if it was heard of this recently."""
 ATTEMPTS_SHOWN = 15
@@ -160,17 +172,21 @@ def _may_be_alive(facts: Facts) -> bool:
 def _one(folder: RunFolder) -> str:
     facts = _gather(folder, whole=True)
     jobs = _ask(list(dict.fromkeys(submission.job for submission in facts.history.submissions)))
-    lines = Table.grid(padding=(0, 2))
-    lines.add_column(no_wrap=True)
-    lines.add_column(overflow="fold")
-    for name, text in _summary(facts, jobs):
-        lines.add_row(name, Text(text))
-    parts: list[Any] = [str(folder.path), lines]
+    parts: list[str | Table] = [shown(folder.path)]
+    parts += [_line(name, text) for name, text in _summary(facts, jobs)]
     if facts.history.submissions:
         parts += ["", _job_table(facts, jobs)]
     if facts.history.attempts:
         parts += ["", _attempt_table(facts, jobs)]
     return _rendered(*parts, *_trouble(jobs))
+
+
+def _line(name: str, text: str) -> str:
+    """`name        text`, broken at blanks; not what is there to be copied."""
+    if name in TO_COPY:
+        return f"{name:<{INDENT}}{text}"
+    broken = textwrap.wrap(text, WIDTH - INDENT, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(f"{name if number == 0 else '':<{INDENT}}{part}" for number, part in enumerate(broken))
 
 
 def _summary(facts: Facts, jobs: Jobs) -> list[tuple[str, str]]:
@@ -265,14 +281,15 @@ def _troubles(facts: Facts) -> list[tuple[str, str]]:
 def _logs(facts: Facts) -> str:
     submissions = facts.history.submissions
     own = submissions[-1].log if submissions else ""
-    return f"{own} (others in {facts.folder.logs})" if own else str(facts.folder.logs)
+    folder = shown(facts.folder.logs)
+    return f"{shown(Path(own))} (others in {folder})" if own else folder
 
 
 def _next(facts: Facts, state: str) -> str:
-    run = facts.folder.path
+    run = shown(facts.folder.path)
     if state == "finished":
         if any(facts.folder.evaluation.glob("*")):
-            return f"evaluated: {facts.folder.evaluation}; weights for odevid.load: {facts.folder.model}"
+            return f"evaluated: {run}/evaluation; weights for odevid.load: {run}/model.pt"
         return f"python hpc/launch.py evaluate run={run}"
     if state in ("running", "queued"):
         return f"python hpc/launch.py cancel {run}"
@@ -468,7 +485,7 @@ def _table(*columns: str, title: str = "") -> Table:
     return table
 
 
-def _rendered(*parts: Any) -> str:
+def _rendered(*parts: str | Table) -> str:
     """As it stands in a terminal. Plain lines are not broken: they hold paths to copy."""
     out = io.StringIO()
     console = Console(file=out, width=WIDTH, highlight=False, markup=False, emoji=False)
