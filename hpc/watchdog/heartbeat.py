@@ -78,7 +78,8 @@ class Heart:
     """
 
     def __init__(self, folder: Path, rank: int, step: int, phase: str, patience: float) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in (folder.parent, folder):
+            path.mkdir(mode=0o700, exist_ok=True)
         self._path = folder / f"rank-{rank}"
         partial = folder / f".rank-{rank}.{os.getpid()}"
         descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -116,6 +117,7 @@ class Pulse:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         with path.open("rb") as file:
             self.inode = os.fstat(file.fileno()).st_ino
             self._map = mmap.mmap(file.fileno(), SIZE, prot=mmap.PROT_READ)
@@ -131,6 +133,14 @@ class Pulse:
     def alive(self) -> bool:
         """Whether the process still exists (stopped counts, a zombie does not)."""
         return is_alive(self.identity.pid, self.identity.started)
+
+    def remove(self) -> None:
+        """Take the file of a dead rank away, and the folder with the last one; another rank's in its place stays."""
+        with contextlib.suppress(OSError):
+            if self._path.stat().st_ino == self.inode:
+                self._path.unlink()
+        with contextlib.suppress(OSError):
+            self._path.parent.rmdir()
 
     def close(self) -> None:
         self._map.close()

@@ -12,6 +12,7 @@ Everything that touches the run folder has a time limit: the file system may be 
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import json
 import math
@@ -32,8 +33,6 @@ from hpc.watchdog.verdict import RankRecord, diagnose, judge
 
 LOOK_S = 10.0
 """Between two looks whether another node calls: a directory listing of a shared file system."""
-STALL_S = 5.0
-"""This much too long a sleep means that the node was suspended, this process with its ranks: it counts for nobody."""
 SAMPLES, SAMPLE_S = 4, 0.1
 ANSWER_S = 15.0
 """How long the run folder may take for what needs milliseconds."""
@@ -45,8 +44,6 @@ class Patient:
 
     pulse: Pulse
     beat: Beat
-    stalled_before: float
-    """What the observer had missed in all when it saw this beat first."""
     dumped: int = 0
     """Bytes of its dump file that belong to what is over."""
     alive: bool = True
@@ -61,7 +58,8 @@ class Observer:
         self.spec = spec
         self.folder = records.hang_folder(Path(spec.run_dir), spec.attempt)
         self.patients: dict[int, Patient] = {}
-        self._stalled = 0.0
+        self._suspended: collections.deque[tuple[float, float]] = collections.deque(maxlen=100)
+        """When this node was suspended: the end, and how many seconds."""
         self._next_call = self._next_log_check = time.monotonic()
         self._quiet_until = -math.inf
         self._reported: dict[int, int] = {}
@@ -84,6 +82,8 @@ class Observer:
             if self.spec.judges:
                 self._judge()
             self._rest()
+        for patient in self.patients.values():
+            patient.pulse.remove()
         ranks = list(self.patients)
         self._within(ANSWER_S, lambda: records.tidy(Path(self.spec.run_dir), self.spec.attempt, ranks))
 
@@ -100,22 +100,20 @@ class Observer:
         return not any(patient.alive for patient in self.patients.values())
 
     def _rest(self) -> None:
-        """Sleep until the next look; one who sleeps far too long was suspended."""
+        """Sleep until the next look; the time of a suspended node counts for none of its ranks."""
         began = time.monotonic()
         time.sleep(self.spec.poll_s)
         slept = time.monotonic() - began
-        if slept > self.spec.poll_s + STALL_S:
-            self._stalled += slept
+        if slept > self.spec.poll_s + self.spec.stall_s:
+            self._suspended.append((began + slept, slept))
 
     def _look(self) -> None:
         """Read all heartbeats; find new ranks."""
         if sum(patient.alive for patient in self.patients.values()) < self.spec.local_world_size:
             self._find()
         for patient in self.patients.values():
-            beat = patient.pulse.read()
-            if beat.count != patient.beat.count:
-                patient.beat, patient.stalled_before = beat, self._stalled
-            patient.alive = beat.phase != LEFT and patient.pulse.alive()
+            patient.beat = patient.pulse.read()
+            patient.alive = patient.beat.phase != LEFT and patient.pulse.alive()
         with contextlib.suppress(OSError):
             os.utime(self.spec.heartbeats)  # in use: another attempt must not sweep it away
 
@@ -128,11 +126,12 @@ class Observer:
                 if known and known.pulse.inode == pulse.inode:
                     pulse.close()
                 else:
-                    self.patients[pulse.identity.rank] = Patient(pulse, pulse.read(), self._stalled)
+                    self.patients[pulse.identity.rank] = Patient(pulse, pulse.read())
 
     def _silent_s(self, patient: Patient) -> float:
         """Seconds since its last beat, without those in which this node was suspended."""
-        return time.monotonic() - patient.beat.time - (self._stalled - patient.stalled_before)
+        last = patient.beat.time
+        return time.monotonic() - last - sum(min(lost, max(0.0, end - last)) for end, lost in self._suspended)
 
     # -- judge -----------------------------------------------------------------------------------------------------
 
@@ -175,10 +174,20 @@ class Observer:
     def _handle(self, overdue: dict[int, int]) -> None:
         """Record, diagnose together with the other nodes, and abort unless somebody has come back meanwhile."""
         if not self._within(2 * self.spec.gather_s + ANSWER_S, lambda: self._report(overdue)):
-            self._tell(f"no record of a hang on {self.spec.host}: {self.folder} does not answer")
+            self._tell(f"no record in {self.folder}, which does not answer or refuses; " + self._words(overdue))
         self._look()
         if overdue and self.spec.abort and not self._back(overdue):
             self._abort()
+
+    def _words(self, overdue: dict[int, int]) -> str:
+        """What can be said about overdue ranks without the run folder."""
+        told = []
+        for patient in (self.patients[rank] for rank in overdue):
+            identity = patient.pulse.identity
+            state = proc.look(identity.pid, identity.started)
+            found = judge(identity, patient.beat, self.spec.host, self._silent_s(patient), [state], None)
+            told.append(f"{found.name} is {found.verdict}, {found.heartbeat}")
+        return "; ".join(told) or "another node called"
 
     def _back(self, overdue: dict[int, int]) -> list[int]:
         """Ranks that have beaten since."""
@@ -279,15 +288,17 @@ class Observer:
         return found
 
     def _ask_for_dumps(self, patients: Iterable[Patient]) -> None:
-        """Let those that have not dumped their threads by themselves do it now; a stopped one cannot."""
+        """Let those whose own timer has not just done it dump their threads now; a stopped one cannot."""
         asked = []
         for patient in patients:
-            if self._dump_size(patient) <= patient.dumped and patient.beat.phase != LEFT and patient.pulse.alive():
+            size = self._dump_size(patient)
+            has_dumped = size > patient.dumped and self._silent_s(patient) > patient.beat.patience
+            if not has_dumped and patient.beat.phase != LEFT and patient.pulse.alive():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(patient.pulse.identity.pid, DUMP_SIGNAL)
-                    asked.append(patient)
+                    asked.append((patient, size))
         until = time.monotonic() + (SAMPLES * SAMPLE_S if asked else 0)
-        while time.monotonic() < until and any(self._dump_size(patient) <= patient.dumped for patient in asked):
+        while time.monotonic() < until and any(self._dump_size(patient) <= size for patient, size in asked):
             time.sleep(SAMPLE_S / 2)
         time.sleep(SAMPLE_S)  # for the rest of a dump that has begun
 

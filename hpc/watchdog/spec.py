@@ -45,5 +45,10 @@ class ObserverSpec:
         """How long the nodes wait for each other's records."""
         return min(30.0, max(1.0, self.min_s / 10))
 
+    @property
+    def stall_s(self) -> float:
+        """This much too long a sleep means that the node was suspended, the observer with its ranks."""
+        return min(5.0, self.min_s)
+
     def to_json(self) -> str:
         return json.dumps(asdict(self))

@@ -219,8 +219,7 @@ def test_a_node_that_says_nothing_is_named(job, tmp_path):
 
 def test_a_rank_that_comes_back_before_the_end_goes_on_and_that_is_noted(job, tmp_path):
     """Two nodes, of which one never comes: the wait for it gives the late one time to come back."""
-    config = WatchdogConfig(factor=2.0, min_s=1.0, start_s=1.0)
-    rank = job("late", rank=0, of=2, host="n0", config=config)
+    rank = job("late", rank=0, of=2, host="n0")
     assert rank.process.wait(20) == 0, rank.output.read_text()
     wait_until(lambda: "recovered: rank 0 on n0 is back at step 4" in rank.output.read_text())
 
@@ -232,6 +231,30 @@ def test_without_abort_the_ranks_live_on(job, tmp_path):
     assert "is running in step" in said
     wait_until(lambda: "recovered: rank 0 on n0" in (read_diagnosis(tmp_path, ATTEMPT) or ""))
     assert not list(hang_folder(tmp_path, ATTEMPT).glob("node-*")), "what is over does not count in the next diagnosis"
+
+
+def test_a_run_folder_that_refuses_the_record_does_not_save_a_hanging_rank(job, tmp_path):
+    rank = job("sleep", config=WatchdogConfig(factor=2.0, min_s=2.0, start_s=2.0)).wait_until_ready()
+    folder = hang_folder(tmp_path, ATTEMPT)
+    folder.rename(tmp_path / "elsewhere")
+    folder.write_text("in the way")
+    assert rank.process.wait(20) == -signal.SIGKILL
+    assert f"which does not answer or refuses; rank 0 on n0 (pid {rank.pid}) is running" in rank.output.read_text()
+
+
+def test_a_node_that_was_suspended_with_its_ranks_has_no_hang(job, tmp_path):
+    rank = job("well").wait_until_ready()
+    wait_until(lambda: rank.step > 50)  # the observer looks by then
+    (observer,) = observers(tmp_path)
+    for pid in (rank.pid, observer):
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(2.5)
+    os.kill(observer, signal.SIGCONT)
+    time.sleep(0.4)
+    os.kill(rank.pid, signal.SIGCONT)
+    time.sleep(1.0)
+    assert rank.process.poll() is None
+    assert read_diagnosis(tmp_path, ATTEMPT) is None
 
 
 # -- the observer ------------------------------------------------------------------------------------------------
@@ -247,6 +270,7 @@ def test_the_observer_outlives_the_schedulers_signals_and_ends_with_its_ranks(jo
     rank.process.kill()
     rank.process.wait()
     wait_until(lambda: not observers(tmp_path))
+    assert not rank.folder.exists()
     assert not hang_folder(tmp_path, ATTEMPT).exists(), "a rank that was killed did not hang"
 
 
@@ -326,6 +350,11 @@ def test_folders_of_dead_processes_go_those_of_live_or_recent_ones_stay(tmp_path
     heartbeat.sweep(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["live", "recent"]
     heart.close()
+
+
+def test_the_observer_is_light():
+    code = "import sys, hpc.watchdog.observer; print({'torch', 'numpy', 'omegaconf', 'yaml'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True).stdout == "set()\n"
 
 
 def test_the_observers_own_times_stay_short_beside_the_patience():
