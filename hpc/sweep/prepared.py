@@ -51,6 +51,8 @@ class Prepared:
     element: Element
     config: Config
     folder: RunFolder
+    resume: str = "auto"
+    """train.resume as this launch wants it; its configuration, which later attempts read, always says auto."""
     standing: Standing = field(default_factory=lambda: Standing(MISSING))
 
     @property
@@ -73,7 +75,8 @@ def prepare_elements(path: Path, elements: Sequence[Element], sweep: Path, reque
     for element in elements:
         with naming(element.name), contextlib.redirect_stdout(said):
             config, _ = prepare(_request_of(element, request, path))
-        prepared.append(Prepared(element, config, RunFolder(sweep / element.name)))
+        resume, config.train.resume = config.train.resume, "auto"
+        prepared.append(Prepared(element, config, RunFolder(sweep / element.name), resume))
     for line in dict.fromkeys(said.getvalue().splitlines()):
         print(line, flush=True)
     _refuse_unequal_clusters(path, prepared)
@@ -159,7 +162,7 @@ def look(prepared: Sequence[Prepared], sweep: Path, request: Request, path: Path
         one.standing = standing
     for one in prepared:
         begun = one.standing.state in (*ACTIVE, FINISHED) or one.folder.newest_checkpoint() is not None
-        anew = one.config.train.resume == "never" and is_started(one.standing, request)
+        anew = one.resume == "never" and is_started(one.standing, request)
         if begun and not anew and one.folder.config.is_file():
             _refuse_change(one, sweep, path)
 

@@ -18,10 +18,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpc import config as configs
+from hpc.attempts import read_history
 from hpc.config import ConfigError
 from hpc.errors import FOR_USERS
 from hpc.prepare import refuse_stopped, uses_gpus, world_size_of
 from hpc.request import Request
+from hpc.stop import StopCause
 from hpc.sweep.elements import load_sweep
 from hpc.sweep.prepared import (
     Prepared,
@@ -50,6 +52,7 @@ from hpc.sweep.states import (
 from hpc.sweep.table import sweep_table
 
 POLL_S = 5.0
+INTERRUPTED = StopCause.INTERRUPT.exit_code
 
 
 def run_sweep(request: Request) -> int:
@@ -73,13 +76,13 @@ def run_sweep(request: Request) -> int:
     with only_launcher(sweep):
         look(prepared, sweep, request, path, alone=True)
         starting = [one for one in prepared if is_started(one.standing, request)]
-        resumes = _make_ready(starting, request)
+        _make_ready(starting, request)
         record(sweep, path, prepared)
         print(_plan(prepared, sweep, request), flush=True)
         if request.where != "slurm":
-            return _run_here(starting, resumes, sweep, request)
+            return _run_here(starting, sweep, request)
         if starting:
-            _submit(starting, resumes, sweep, request)
+            _submit(starting, sweep, request)
     if not request.wait:
         print(f"the table   python hpc/launch.py status {sweep}")
         return 0
@@ -89,70 +92,69 @@ def run_sweep(request: Request) -> int:
 # -- starting --------------------------------------------------------------------------------------------------------
 
 
-def _make_ready(starting: Sequence[Prepared], request: Request) -> list[str]:
-    """Data and folder of each; returns each one's wish for this launch, train.resume."""
+def _make_ready(starting: Sequence[Prepared], request: Request) -> None:
+    """Data and folder of each."""
     from hpc.data import ensure_dataset
 
     for one in starting:
         with naming(one.name):
             refuse_stopped(one.folder)
             one.config.data.root = ensure_dataset(one.config.data)
-    resumes = []
     for one in starting:
         one.folder.create()
-        resumes.append(one.config.train.resume)
-        one.config.train.resume = "auto"
+        one.folder.diagnosis.unlink(missing_ok=True)
         configs.save(one.config, one.folder.config)
         if request.allow_pipe:
             one.folder.pipes.write_text("\n".join(request.allow_pipe) + "\n")
-    return resumes
 
 
-def _submit(starting: Sequence[Prepared], resumes: Sequence[str], sweep: Path, request: Request) -> None:
+def _submit(starting: Sequence[Prepared], sweep: Path, request: Request) -> None:
     from hpc.submit import submit_array
     from hpc.task import Task
 
     config = starting[0].config
     gpu, world_size = uses_gpus(config, request), world_size_of(config, request)
-    tasks = [
-        Task("train", str(one.folder.path), use_gpu=gpu, resume=resume)
-        for one, resume in zip(starting, resumes, strict=True)
-    ]
+    tasks = [Task("train", str(one.folder.path), use_gpu=gpu, resume=one.resume) for one in starting]
     folders = [one.folder for one in starting]
     jobs = submit_array(
         tasks, folders, sweep / "logs", config, world_size, request.array_parallelism, starting[0].element.sweep
     )
     array = jobs[0].partition("_")[0]  # one element alone is a plain job
     at_a_time = f", {request.array_parallelism} at a time" if request.array_parallelism else ""
+    log = f"{sweep}/logs/{jobs[0]}_0_log.out"
     print(
-        f"submitted array {array}: {len(jobs)} elements of {config.cluster.nodes} nodes, {world_size} ranks"
-        f"{at_a_time}\nits state   squeue -r -j {array}\n"
-        f"an element's output   tail -F {sweep}/logs/{jobs[0]}_0_log.out   ({starting[0].name}; "
-        "the others in the order above)",
+        f"submitted array {array}: {_elements(jobs)} of {config.cluster.nodes} nodes, {world_size} ranks{at_a_time}\n"
+        f"follow one  tail -F {log}   ({starting[0].name})\n"
+        f"its state   squeue -r -j {array}",
         flush=True,
     )
 
 
-def _run_here(starting: Sequence[Prepared], resumes: Sequence[str], sweep: Path, request: Request) -> int:
+def _run_here(starting: Sequence[Prepared], sweep: Path, request: Request) -> int:
     """One after the other; one that fails does not stop the others, one that a person ends does."""
     from hpc.cli import start
 
     failed = False
-    for number, (one, resume) in enumerate(zip(starting, resumes, strict=True), start=1):
+    for number, one in enumerate(starting, start=1):
         print(f"--- element {number} of {len(starting)}: {one.name} ({one.folder.path})", flush=True)
         try:
-            code = start("train", one.folder, one.config, request, resume)
+            code = start("train", one.folder, one.config, request, one.resume)
         except FOR_USERS as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             code = 2
-        (standing,) = standings([one.folder])
-        if standing.state == STOPPED:
+        if code == INTERRUPTED or _was_stopped(one):
             print(f"{one.name} was stopped, so the sweep stops; the same command goes on from here")
             print(sweep_table(sweep, alone=True))
             return code
         failed |= code != 0
     print(sweep_table(sweep, alone=True))
     return int(failed)
+
+
+def _was_stopped(one: Prepared) -> bool:
+    """Whether a signal ended it. The STOP file and train.max_minutes mean this element alone."""
+    (standing,) = standings([one.folder])
+    return standing.state == STOPPED and read_history(one.folder.path).attempts[-1].cause != StopCause.WALLTIME.label
 
 
 def _wait(prepared: Sequence[Prepared], sweep: Path) -> int:
@@ -175,7 +177,7 @@ def _wait(prepared: Sequence[Prepared], sweep: Path) -> int:
             time.sleep(POLL_S)
     except KeyboardInterrupt:
         print(f"\nno longer waiting; the jobs go on. The table: python hpc/launch.py status {sweep}")
-        return 130
+        return INTERRUPTED
     print(sweep_table(sweep))
     return int(any(standing.state == FAILED for standing in now))
 
@@ -189,10 +191,14 @@ def _counts(found: Sequence[Standing]) -> str:
     return ", ".join(f"{numbers[state]} {state}" for state in STATES if numbers[state])
 
 
+def _elements(things: Sequence[object]) -> str:
+    return f"{len(things)} element{'s' * (len(things) != 1)}"
+
+
 def _plan(prepared: Sequence[Prepared], sweep: Path, request: Request) -> str:
     """What is started and what is left alone, element by element."""
     first = prepared[0]
-    lines = [f"sweep {first.element.sweep}: {len(prepared)} elements in {sweep}"]
+    lines = [f"sweep {first.element.sweep}: {_elements(prepared)} in {sweep}"]
     lines += [f"  {one.name}   {one.standing.state}: {_intention(one, request)}" for one in prepared]
     return "\n".join(lines)
 
@@ -201,9 +207,11 @@ def _intention(one: Prepared, request: Request) -> str:
     state = one.standing.state
     if is_started(one.standing, request):
         step = one.folder.newest_checkpoint()
-        return "starts" if step is None else f"goes on from step {step}"
+        if step is None:
+            return "starts"
+        return "starts anew" if one.resume == "never" else f"goes on from step {step}"
     if state == CANCELLED:
-        return f"left alone (python hpc/launch.py resume {one.folder.path}; all of them: train.resume=auto)"
+        return f"left alone (python hpc/launch.py resume run={one.folder.path}; all of them: train.resume=auto)"
     if state == UNKNOWN:
         return f"left alone (job {one.standing.job}, and SLURM does not answer here)"
     job = f" (job {one.standing.job})" if state in (QUEUED, RUNNING) and one.standing.job else ""
@@ -223,7 +231,8 @@ def _page(prepared: Sequence[Prepared], sweep: Path, request: Request) -> str:
     if request.where == "slurm" and starting:
         from hpc.submit import sbatch_text
 
-        limit = f"%{min(request.array_parallelism, len(starting))}" if request.array_parallelism else ""
+        limit = f"%{request.array_parallelism}" if request.array_parallelism else ""
         script = sbatch_text(first.folder, first.config, world_size).rstrip()
-        sections[f"sbatch script of {first.name}"] = f"{script}\n#SBATCH --array=0-{len(starting) - 1}{limit}"
+        array = f"#SBATCH --array=0-{len(starting) - 1}{limit}\n"
+        sections[f"sbatch script, as for {first.name}"] = script.replace("#SBATCH ", f"{array}#SBATCH ", 1)
     return "\n\n".join(f"# {title}\n{text}" for title, text in sections.items())

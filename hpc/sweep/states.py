@@ -109,8 +109,8 @@ def _why(folder: RunFolder, history: History, attempt: Attempt | None, slurm_sta
     ]
     if said:
         return _line(min(said, key=lambda failure: (not failure.for_user, failure.time)).error)
-    if attempt and attempt.error:
-        return _line(attempt.error)
+    if attempt and attempt.ended_time is not None:
+        return _line(attempt.error) or attempt.cause
     if folder.diagnosis.is_file() and (asked is None or folder.diagnosis.stat().st_mtime >= asked.time - CLOCK_SKEW_S):
         return _line(folder.diagnosis.read_text())
     if slurm_state is not None and slurm_state.state != "COMPLETED":
