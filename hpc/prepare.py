@@ -81,7 +81,7 @@ def _size(request: Request) -> str:
     """The wanted size, or the demo's when nothing was asked for and there is nothing to run more on."""
     if request.size is not None:
         return request.size
-    if request.where == "slurm" or count_gpus() or request.yes_cpu:
+    if request.where == "slurm" or count_gpus() or request.yes_cpu or request.verb == "doctor":
         return ""
     if request.experiment is not None and (
         request.dry_run or request.experiment not in configs.available("experiment")

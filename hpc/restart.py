@@ -29,6 +29,9 @@ def restart(folder: RunFolder, code: int, job: str) -> str:
     """Requeue the job of this process, or not; what was decided, in words."""
     config = configs.load_file(folder.config)
     history = read_history(folder.path)
+    verb = history.attempts[-1].verb if history.attempts else "train"
+    if verb == "doctor":
+        return "not started again: the doctor has said what it found"
     user_errors = [f for f in history.failures if f.for_user and (f.job, f.restart) == (job, slurm.restarts())]
     if user_errors or code == USER_ERROR:
         return "not started again: the error above wants a person"
@@ -39,7 +42,6 @@ def restart(folder: RunFolder, code: int, job: str) -> str:
         return f"not started again by itself: SLURM is ending it ({state})"
     if not config.cluster.restart_on_crash:
         return "not started again: cluster.restart_on_crash=false"
-    verb = history.attempts[-1].verb if history.attempts else "train"
     refuse_without_progress(folder, verb, config.cluster.max_idle_attempts)
     slurm.requeue(job)
     return "started again: requeued"

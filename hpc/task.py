@@ -156,6 +156,8 @@ class Task:
             again = f"{self.verb} run={self.run_dir}" if self.verb != "train" else f"run={self.run_dir}"
             saved = ", saved" if self.verb == "train" else ""
             return f"stopped at step {step} ({cause.label}){saved}; go on with: python hpc/launch.py {again}"
+        if self.verb == "doctor":
+            return f"the doctor's findings are in {self.run_dir}/doctor.txt"
         if self.verb != "train":
             return f"{self.verb} of step {step} is complete"
         return (

@@ -19,9 +19,6 @@ import torch
 
 from hpc import config as configs
 from hpc.attempts import note_training
-from hpc.checkpoint.errors import CheckpointWriteError
-from hpc.checkpoint.store import CheckpointStore
-from hpc.checkpoint.writer import BackgroundWriter, Written
 from hpc.config import Config, ConfigError
 from hpc.data import dataset_root, is_remote, open_split, to_unit_range
 from hpc.distributed import World, peak_memory_bytes
@@ -32,8 +29,8 @@ from hpc.preflight import preflight
 from hpc.recipes import MicroBatch, StepResult, build_recipe
 from hpc.results import write_validation_pictures
 from hpc.run_folder import RunFolder
+from hpc.saving import Saver
 from hpc.schedule import lr_factor
-from hpc.slurm import this_job
 from hpc.stop import StopCause, StopFlag, decode, encode
 from hpc.tracking.meters import Meters
 from hpc.tracking.tracker import Tracker
@@ -70,14 +67,6 @@ class Trainer:
         )
         _set_determinism(config, world)
         self.recipe = build_recipe(config, self.plan, world)
-        self.store = CheckpointStore(
-            folder.checkpoints,
-            keep_last=config.checkpoint.keep_last,
-            keep_best=config.checkpoint.keep_best,
-            milestone_every=config.checkpoint.milestone_every,
-            best_metric=config.eval.best_metric,
-        )
-        self.writer = BackgroundWriter(self.store)
         limits = config.train.max_bad_steps, config.train.spike_factor
         self.guards = {name: Guard(*limits) for name in self.recipe.engines}
         self.last_step_was_bad = False
@@ -87,12 +76,7 @@ class Trainer:
         self.step = 0
         self.samples_consumed = 0
         self.validated_step = 0
-        self.saved_step = -1
         self.best: float | None = None
-        self.last_save = time.monotonic()
-        self.refused_since: float | None = None
-        self.stalled_s = 0.0
-        self.warned_of_delay = False
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -113,6 +97,7 @@ class Trainer:
             total_steps=self.config.train.steps,
         )
         self.tracker = exits.enter_context(tracker)
+        self.saver = Saver(self.config, self.folder, self.tracker)
         self._resume()
         self.tracker.start(self.step, self._about())
         self._preflight()
@@ -304,68 +289,22 @@ class Trainer:
             CheckpointWriteError: the disk has refused every save for checkpoint.give_up_minutes.
         """
         self._beat("agree")
-        self._tell_of_saves()
-        due = self.world.rank == 0 and self._save_is_due()
-        lost = self.world.rank == 0 and self._disk_is_lost()
-        due_anywhere, code, give_up = self.world.all_max([int(due), encode(self.stop.local_cause()), int(lost)])
-        if give_up:
-            raise CheckpointWriteError(
-                f"no checkpoint could be written for {self.config.checkpoint.give_up_minutes:g} minutes (save_failed "
-                f"above; checkpoint.give_up_minutes): make room in {self.folder.checkpoints}, then go on with "
-                f"python hpc/launch.py resume {self.folder.path}"
-            )
+        self.saver.tell(self.step)
+        decides = self.world.rank == 0
+        due = decides and not self.last_step_was_bad and self.saver.due(self.step)  # the ruined must not oust the good
+        lost = decides and self.saver.disk_is_lost
+        due_anywhere, code, lost_anywhere = self.world.all_max([int(due), encode(self.stop.local_cause()), int(lost)])
+        if lost_anywhere:
+            raise self.saver.lost_error()
         if due_anywhere:
             self._save({})
         return decode(code)
 
-    def _tell_of_saves(self) -> None:
-        """Note what has become durable; warn if a stop would not leave time for a save."""
-        written: list[Written] = []
-        with self._forgiving():
-            written = self.writer.news()
-        for save in written:
-            self.refused_since = None
-            self.tracker.event("saved", save.step, {"seconds": save.seconds, "stalled_s": self.stalled_s})
-            needed, given = self.writer.longest_s + self.stalled_s, self.config.cluster.signal_delay_s
-            if this_job() and needed > given and not self.warned_of_delay:
-                self.warned_of_delay = True
-                advice = (
-                    f"a save takes {needed:.0f} s, SLURM warns {given} s before the end: --signal-delay-s must be more"
-                )
-                self.tracker.event("signal_delay_too_short", self.step, {"advice": advice}, warn=True)
-
-    def _disk_is_lost(self) -> bool:
-        patience = 60 * self.config.checkpoint.give_up_minutes
-        return bool(patience) and self.refused_since is not None and time.monotonic() - self.refused_since > patience
-
-    def _save_is_due(self) -> bool:
-        settings = self.config.checkpoint
-        if self.step == 0 or self.last_step_was_bad:  # what may be ruined must not push the good ones out
-            return False
-        by_step = settings.every and self.step % settings.every == 0 and self.saved_step != self.step
-        by_time = settings.every_minutes and time.monotonic() - self.last_save > 60 * settings.every_minutes
-        return bool(by_step or by_time)
-
     def _save(self, metrics: dict[str, float]) -> None:
         """Gather the state at this step boundary and hand it to rank 0's writer thread. Collective."""
         self._beat("save")
-        started = time.monotonic()
-        state = self._state()
-        self.saved_step, self.last_save = self.step, time.monotonic()
-        if self.world.rank == 0:
-            meta = {"metrics": metrics, "attempt": self.tracker.attempt, "code_version": state["code_version"]}
-            with self._forgiving():
-                self.writer.submit(self.step, state, meta)
-        self.stalled_s = time.monotonic() - started
-
-    @contextlib.contextmanager
-    def _forgiving(self) -> Iterator[None]:
-        """A save that the disk refused is a loud warning, not the end: the older checkpoints are intact."""
-        try:
-            yield
-        except CheckpointWriteError as error:
-            self.refused_since = self.refused_since or time.monotonic()
-            self.tracker.event("save_failed", self.step, {"error": str(error)}, warn=True)
+        begun = time.monotonic()
+        self.saver.save(self.step, self._state(), metrics, begun)
 
     def _end(self, cause: StopCause | None) -> Outcome:
         """Save what is not saved, wait until it is durable, say goodbye.
@@ -375,7 +314,7 @@ class Trainer:
         """
         self._beat("leave")
         with self.stop.shield():
-            saved = self.saved_step == self.step and self._durable()
+            saved = self.saver.saved_step == self.step and self._durable()
             if not saved:
                 self._save({})
                 saved = self._durable()
@@ -386,21 +325,13 @@ class Trainer:
         )
         self.world.barrier()
         if not saved and not (cause and cause.requeue):
-            raise CheckpointWriteError(
-                f"the run ends at step {self.step}, but its state could not be saved (save_failed above): free space "
-                f"in {self.folder.checkpoints} and start it again with run={self.folder.path}"
-            )
+            raise self.saver.unsaved_error(self.step)
         return Outcome(self.step, cause)
 
     def _durable(self) -> bool:
         """Wait for the write in flight; whether it succeeded. Collective."""
-        failed = False
-        if self.world.rank == 0:
-            with self._forgiving():
-                failed = True
-                failed = not self.writer.wait()
-        self._tell_of_saves()
-        return not self.world.all_max([int(failed)])[0]
+        done = self.saver.finish(self.step)
+        return not self.world.all_max([int(not done)])[0]
 
     def _export(self) -> None:
         from odevid import save_model
@@ -425,10 +356,10 @@ class Trainer:
 
     def _resume(self) -> None:
         """Continue from the newest complete checkpoint that rank 0 finds, if the config lets us. Collective."""
-        chosen = self.world.on_rank_0(lambda: self.store.select(self.config.train.resume))  # type: ignore[arg-type]
+        chosen = self.world.on_rank_0(lambda: self.saver.store.select(self.config.train.resume))  # type: ignore[arg-type]
         if chosen is None:
             return
-        state = self.store.read(chosen)
+        state = self.saver.store.read(chosen)
         for name, engine in self.recipe.engines.items():
             engine.load_state(state["engines"][name])
         self.step, self.samples_consumed = state["step"], state["samples_consumed"]
@@ -437,7 +368,7 @@ class Trainer:
             guard.load_state(state["guards"][name])
         self.trained_on = state["data"]
         self.ledger.load_state_dict(state["substitutions"])
-        self.saved_step = self.step
+        self.saver.saved_step = self.step
 
     def _all_max(self, code: int) -> int:
         return self.world.all_max([code])[0]
