@@ -6,6 +6,7 @@ In:  run folders (attempts.jsonl, journal, checkpoints) and what SLURM says of t
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import re
@@ -53,6 +54,22 @@ ASKS_AGAIN = tuple(cause.label for cause in StopCause if cause.requeue)
 RUN_FILES = ("attempts.jsonl", "metrics.jsonl", "checkpoints", "logs")
 """What tells the folder of a run that lost or never got its config.yaml from any other folder."""
 
+_ECHO = re.compile("by peer|Read error|Broken pipe|communicator was aborted", re.IGNORECASE)
+"""What the ranks that are left say when one has died."""
+_PLACE = re.compile(r"\[/\S+:\d+\] *")
+"""Where in PyTorch's sources a complaint was made."""
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """What a rank said of why it ended."""
+
+    time: float
+    life: tuple[str, int]
+    """Job, and how many times it had been started before: all ranks of an attempt share it."""
+    who: str
+    text: str
+
 
 @dataclass
 class Facts:
@@ -89,6 +106,21 @@ class Facts:
         pairs = itertools.pairwise(known)
         return sum(max(0, sign.step - (b.training_step or 0)) for (_, sign), (b, _) in pairs if sign)
 
+    @functools.cached_property
+    def complaints(self) -> list[Complaint]:
+        history, progress = self.history, self.progress
+        lives = {attempt.number: (attempt.job, attempt.restart) for attempt in history.attempts}
+        said = [(a.ended_time, lives[a.number], f"attempt {a.number}", a.error) for a in history.attempts if a.error]
+        said += [(f.time, (f.job, f.restart), f"rank {f.rank} on {f.node}", f.error) for f in history.failures]
+        if sign := progress.error_sign:
+            said.append((sign.time, lives.get(sign.attempt, ("", 0)), f"attempt {sign.attempt}", progress.error))
+        return [Complaint(then or 0.0, life, who, _PLACE.sub("", text)) for then, life, who, text in said]
+
+    def cause(self, life: tuple[str, int]) -> Complaint | None:
+        """The first complaint of an attempt that is not about another rank's end; if all are, the first."""
+        own = sorted((c for c in self.complaints if c.life == life), key=lambda complaint: complaint.time)
+        return next((complaint for complaint in own if not _ECHO.search(complaint.text)), own[0] if own else None)
+
     def ago(self, then: float) -> str:
         return format_duration(max(0.0, self.now - then))
 
@@ -113,7 +145,7 @@ def status(run: Path | None, base: Path = Path("runs")) -> str:
     folder = RunFolder(run)
     if folder.config.is_file():
         return _one(folder)
-    if any((run / name).exists() for name in RUN_FILES):
+    if run.is_dir() and _is_run(run):
         return _half_made(folder)
     if run.is_dir() and _runs_below(run):
         return _overview(run)
@@ -152,10 +184,17 @@ def _runs_below(base: Path) -> list[Path]:
     level = [base]
     for _ in range(3):
         below = [path for folder in level if folder.is_dir() for path in sorted(folder.iterdir()) if path.is_dir()]
-        runs = [path for path in below if any((path / name).exists() for name in ("config.yaml", *RUN_FILES))]
+        runs = [path for path in below if _is_run(path)]
         found += runs
         level = [path for path in below if path not in runs]
     return sorted(found)
+
+
+def _is_run(path: Path) -> bool:
+    """A run, if only a half-made one; a folder of runs may have logs, too."""
+    if (path / "config.yaml").is_file():
+        return True
+    return any((path / name).exists() for name in RUN_FILES) and not any(path.glob("*/config.yaml"))
 
 
 def _may_be_alive(facts: Facts) -> bool:
@@ -226,7 +265,7 @@ def _end(facts: Facts, state: str, speed: float) -> list[tuple[str, str]]:
         when = time.strftime("%a %d %b %H:%M", time.localtime(facts.now + total_s))
         lines = [("end", f"in about {format_duration(total_s)} ({when}): {lines[0][1]}")]
     wanted = wanted_s(facts.history, facts.progress, now)
-    if wanted > 0:
+    if wanted > SILENT_S:
         share = min(1.0, facts.progress.trained_s / wanted)
         lines.append(("", f"{share:.0%} of the {format_duration(wanted)} with a job, waiting included, was training"))
     return lines
@@ -261,15 +300,11 @@ def _checkpoint(facts: Facts) -> str:
 
 def _troubles(facts: Facts) -> list[tuple[str, str]]:
     """The last error, the last hang, and why it was given up."""
-    history, progress = facts.history, facts.progress
-    said = [(a.ended_time, f"attempt {a.number}", a.error) for a in history.attempts if a.error and a.ended_time]
-    said += [(f.time, f"job {f.job}, rank {f.rank} on {f.node}", f.error) for f in history.failures]
-    if progress.error_sign:
-        said.append((progress.error_sign.time, f"attempt {progress.error_sign.attempt}", progress.error))
     lines = []
-    if said:
-        then, who, error = max(said)
-        lines.append(("last error", f"{facts.ago(then)} ago, {who}: {_short(error)}"))
+    if facts.complaints:
+        newest = max(facts.complaints, key=lambda complaint: complaint.time)
+        cause = facts.cause(newest.life) or newest
+        lines.append(("last error", f"{facts.ago(cause.time)} ago, {cause.who}: {_short(cause.text)}"))
     if hangs := sorted(facts.folder.hangs.glob("attempt-*/diagnosis.txt")):
         number = re.sub(r"\D", "", hangs[-1].parent.name).lstrip("0")
         lines.append(("last hang", f"attempt {number}: {_short(hangs[-1].read_text(errors='replace'))}"))
@@ -357,13 +392,11 @@ def _attempt_table(facts: Facts, jobs: Jobs) -> Table:
 
 
 def _how_it_ended(attempt: Attempt, facts: Facts, jobs: Jobs) -> str:
-    if attempt.cause == "error":
-        return f"error: {_short(attempt.error, 40)}"
+    cause = facts.cause((attempt.job, attempt.restart)) if attempt.job != LOCAL or attempt.cause == "error" else None
+    if cause is not None and (attempt.ended_time is None or attempt.cause == "error"):
+        return f"error: {_short(cause.text, 40)}"
     if attempt.ended_time is not None:
         return attempt.cause or "ended"
-    same_life = (attempt.job, attempt.restart)
-    if attempt.job != LOCAL and (failed := [f for f in facts.history.failures if (f.job, f.restart) == same_life]):
-        return f"rank {failed[0].rank} on {failed[0].node}: {_short(failed[0].error, 40)}"
     if attempt is facts.history.attempts[-1]:
         job = jobs.states.get(attempt.job)
         if job is not None and job.state == "RUNNING":
@@ -464,7 +497,7 @@ def _ask(jobs: Sequence[str]) -> Jobs:
 
 
 def _trouble(jobs: Jobs) -> list[str]:
-    return ["", f"NOTE: {jobs.trouble}"] if jobs.trouble else []
+    return ["", *textwrap.wrap(f"NOTE: {jobs.trouble}", WIDTH)] if jobs.trouble else []
 
 
 def _half_made(folder: RunFolder) -> str:

@@ -161,11 +161,22 @@ def test_the_newest_error_is_told_whoever_said_it(run, slurm):
     run.record("event", 72_000, name="error", details={"type": "OSError", "message": "No space left on device"})
     told = rows(status(run.folder.path))
     assert told["last error"].endswith("attempt 3: OSError: No space left on device")
-    failure = Failure(run.clock + 5, "4242", 2, 3, "n4", True, "no CUDA device is visible on n4:\nthis is a CPU build")
+    failure = Failure(run.clock + 5, "4242", 3, 3, "n4", True, "no CUDA device is visible on n4:\nthis is a CPU build")
     note_failure(run.folder.path, failure)
+    told = rows(status(run.folder.path))
+    assert told["last error"].endswith("rank 3 on n4: no CUDA device is visible on n4: this is a CPU build")
+
+
+def test_the_rank_to_blame_is_told_not_those_that_miss_it(run, slurm):
+    slurm.answers(line("4242", "FAILED", "NonZeroExitCode"))
+    echo = "RuntimeError: [/src/gloo/pair.cc:537] Connection closed by peer [127.0.0.1]:9"
+    run.end("error", echo)
+    assert rows(status(run.folder.path))["last error"].endswith("RuntimeError: Connection closed by peer [127.0.0.1]:9")
+    for seconds, rank, error in ((0.1, 1, echo), (0.2, 2, "CUDA out of memory"), (0.3, 3, echo)):
+        note_failure(run.folder.path, Failure(run.clock + seconds, "4242", 2, rank, f"n{rank}", False, error))
     text = status(run.folder.path)
-    assert "job 4242, rank 3 on n4: no CUDA device is visible on n4: this is a CPU build" in " ".join(text.split())
-    assert "rank 3 on n4: no CUDA" in " ".join(" ".join(attempts(text)).split())
+    assert rows(text)["last error"].endswith("rank 2 on n2: CUDA out of memory")
+    assert attempts(text)[2].endswith("error: CUDA out of memory")
 
 
 def test_hangs_and_the_reason_for_giving_up_are_told(run, slurm):
@@ -238,6 +249,8 @@ def test_all_runs_have_a_line_each_also_those_of_sweeps(run, slurm, tmp_path):
     assert first == ["srvp_bair/20261120-101500", "running", "72,000", "1,500,000", "5%", "10", "3", "1m 00s ago"]
     assert second == ["srvp_bair/20261121-101500", "new", "0", "1,500,000", "0%"]
     assert third[:5] == ["sweeps/lr/seed=1", "finished", "1,000", "1,000", "100%"]
+    (base / "sweeps" / "lr" / "logs").mkdir()  # of the array; it makes no run of the sweep
+    assert "half-made" not in status(None, base)
     assert status(base / "sweeps" / "lr").splitlines()[2].startswith("seed=1 ")
     assert "no runs below" in status(None, tmp_path / "tools")
 
