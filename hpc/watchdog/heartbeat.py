@@ -33,7 +33,7 @@ BEAT_OFFSET, SIZE = 64, 128
 
 LEFT = "left"
 """Phase of a rank that has ended its watch in order."""
-STALE_S = 3600.0
+STALE_S = 600.0
 """A folder of dead processes that nobody touched for so long belongs to an attempt that was killed."""
 
 
