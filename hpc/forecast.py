@@ -262,9 +262,6 @@ def schedule(config: Config, folder: RunFolder, world_size: int, steps_per_s: fl
     Args:
         folder: of a run that has trained, or of a new one; then runs of the same model beside it are looked at.
         steps_per_s: what to assume instead of what was measured.
-
-    Raises:
-        ConfigError: the jobs would be too short to train in.
     """
     done = min(config.train.steps, folder.newest_checkpoint() or 0)
     begun = f"{done:,} of {config.train.steps:,} steps are done and saved\n" if done else ""
@@ -278,7 +275,10 @@ def schedule(config: Config, folder: RunFolder, world_size: int, steps_per_s: fl
     else:
         source, steps_per_s = _source(evidence, world_size), evidence.speed.steps_per_s
     progress, history = (evidence.progress, evidence.history) if evidence else (Progress(), History())
-    plan = plan_of(config, config.train.steps - done, steps_per_s, world_size, progress, history, source)
+    try:
+        plan = plan_of(config, config.train.steps - done, steps_per_s, world_size, progress, history, source)
+    except ConfigError as error:
+        return f"{begun}WARNING: {error}"
     return f"{begun}{plan};\n{_with_queue(plan, evidence, folder)}" + _assumptions(plan, progress, history)
 
 

@@ -109,7 +109,7 @@ def test_a_clock_that_went_back_makes_no_negative_time(life):
     life.train(1000)
     life.begin(-HOUR, 1000, overhead=-5)
     history, progress = known(life)
-    assert all(wait >= 0 for wait in waits(history, progress).values())
+    assert all(wait is not None and wait >= 0 for wait in waits(history, progress).values())
     assert overhead_s(history) == 40
     assert wanted_s(history, progress, START - 9 * HOUR) >= 0
 
@@ -211,6 +211,12 @@ def test_a_warning_too_short_for_a_save_is_told(life):
     life.train(5000)
     life.save(seconds=200)
     assert "WARNING: a save takes 200 s" in schedule(life.config, life.folder, 32)
+
+
+def test_jobs_too_short_to_train_in_do_not_hide_the_rest_of_a_dry_run(tmp_path, life):
+    life.config.cluster.time_min = 3
+    text = schedule(life.config, life.folder, 32, steps_per_s=10)
+    assert text.startswith("WARNING: jobs of 3m leave no time to train")
 
 
 def test_a_finished_schedule_needs_no_job(tmp_path):
