@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hpc import cli
 from hpc import config as configs
 from hpc.attempts import Attempt, read_history
 from hpc.slurm import job_states
+from hpc.sweep import cancel_sweep, sweep_table
 from hpc.sweep import run as sweeping
 from shards.build_moving_mnist import build_moving_mnist
 
@@ -30,6 +32,11 @@ FOLDER = Path("runs/sweeps/seeds")
 
 def attempts(name: str) -> list[Attempt]:
     return read_history(FOLDER / name).attempts
+
+
+def table_now() -> dict[str, dict[str, str]]:
+    sweep_table(FOLDER)
+    return table()
 
 
 def table() -> dict[str, dict[str, str]]:
@@ -75,7 +82,7 @@ def test_an_array_runs_some_at_a_time_and_the_same_command_starts_only_what_fail
     assert cli.main([*COMMAND]) == 0
     shown = capsys.readouterr().out
     assert "seed=1,root=whole   finished: left alone" in shown
-    assert "1 elements" in shown
+    assert ": 1 element of 1 nodes" in shown
     again = read_history(FOLDER / DAMAGED).submissions[-1].job
     assert job_states([again])[again].unfinished
     assert cli.main([*COMMAND, "--wait"]) == 0
@@ -85,4 +92,29 @@ def test_an_array_runs_some_at_a_time_and_the_same_command_starts_only_what_fail
     assert [len(attempts(name)) for name in (*WHOLE, DAMAGED)] == [1, 1, 2]
     assert attempts(DAMAGED)[-1].job == again
     assert all(float(row["psnr"]) > 0 for row in table().values())
+    on_cluster.clear()
+
+
+def test_a_sweep_is_cancelled_as_one_and_stays_so_until_it_is_asked_for(on_cluster, seeds, capsys):
+    base = "{experiment: srvp_smmnist, size: test, train.steps: 1000000, data.root: whole}"
+    Path("seeds.yaml").write_text(f"base: {base}\nseeds: [1, 2, 3]")
+    names = ("seed=1", "seed=2", "seed=3")
+    assert cli.main([*COMMAND]) == 0
+    deadline = time.monotonic() + 120
+    while not any(attempt.training_step is not None for name in names for attempt in attempts(name)):
+        assert time.monotonic() < deadline, sweep_table(FOLDER)
+        time.sleep(0.1)
+    assert {row["state"] for row in table_now().values()} == {"running", "queued"}
+    capsys.readouterr()
+    assert cancel_sweep(FOLDER) == 0
+    assert "3 cancelled" in capsys.readouterr().out
+    assert on_cluster.run("squeue", "-h") == ""
+    assert cli.main([*COMMAND]) == 0
+    assert capsys.readouterr().out.count("cancelled: left alone") == 3
+    assert on_cluster.run("squeue", "-h") == ""
+    asked = [len(read_history(FOLDER / name).submissions) for name in names]
+    assert asked == [1, 1, 1]
+    assert cli.main([*COMMAND, "train.resume=auto"]) == 0
+    assert "goes on from step" in capsys.readouterr().out
+    assert len(on_cluster.run("squeue", "-h", "-r").splitlines()) == 3
     on_cluster.clear()
