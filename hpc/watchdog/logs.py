@@ -15,19 +15,23 @@ CHUNK = 2**20
 def limit(path: Path, max_bytes: int) -> bool:
     """Move the older half to NAME.1 if the file is larger than that; whether it was.
 
+    What grew far beyond the limit loses its beginning: NAME keeps half of `max_bytes`, NAME.1 at most all of them.
+
     Writers need to have it open for appending. A line that they write in the microseconds between the last look and
     the cut is lost: no system call does better on a shared file system.
 
     Raises:
         OSError: a folder that cannot be written.
     """
-    if not path.is_file() or path.stat().st_size <= max_bytes:
+    size = path.stat().st_size if path.is_file() else 0
+    if size <= max_bytes:
         return False
     with path.open("r+b") as file:
-        middle = _line_after(file.fileno(), path.stat().st_size // 2)
+        middle = _line_after(file.fileno(), size - max_bytes // 2)
+        first = _line_after(file.fileno(), middle - max_bytes) if middle > max_bytes else 0
         partial = path.with_name(path.name + ".1.tmp")
         with partial.open("wb") as older:
-            for start in range(0, middle, CHUNK):
+            for start in range(first, middle, CHUNK):
                 older.write(os.pread(file.fileno(), min(CHUNK, middle - start), start))
         partial.replace(path.with_name(path.name + ".1"))
         _cut_head(file.fileno(), middle)

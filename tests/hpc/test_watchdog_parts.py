@@ -189,12 +189,23 @@ def test_the_older_half_of_a_large_log_moves_whole_lines_and_an_older_one_is_rep
     (tmp_path / "log.1").write_text("long ago\n")
     lines = [f"line {number}\n" for number in range(1000)]
     log.write_text("".join(lines))
-    assert logs.limit(log, 5000)
+    assert logs.limit(log, 8800)
     older, newer = (tmp_path / "log.1").read_text(), log.read_text()
     assert older + newer == "".join(lines)
     assert newer.startswith("line ")
-    assert abs(len(older) - len(newer)) < 20
+    assert abs(len(older) - len(newer)) < 110
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log", "log.1"]
+
+
+def test_a_log_that_grew_far_beyond_the_limit_keeps_its_end(tmp_path):
+    log = tmp_path / "log"
+    text = "".join(f"line {number}\n" for number in range(100_000))
+    log.write_text(text)
+    assert logs.limit(log, 10_000)
+    older, newer = (tmp_path / "log.1").read_text(), log.read_text()
+    assert 4900 < len(newer) <= 5000 < len(older) <= 10_000
+    assert text.endswith(older + newer)
+    assert older.startswith("line ")
 
 
 def test_writers_that_append_go_on_and_the_file_stays_below_the_limit(tmp_path):
