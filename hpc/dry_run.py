@@ -23,9 +23,9 @@ def describe(config: Config, folder: RunFolder, where: str, world_size: int, ste
         "batches": str(plan),
         "data": _data(config),
         "model": _model(config, world_size),
-        "schedule in the queue": schedule(config, folder, world_size, steps_per_s),
     }
     if where == "slurm":
+        sections["schedule in the queue"] = schedule(config, folder, world_size, steps_per_s)
         sections["sbatch script"] = _sbatch(config, folder, world_size)
     return "\n\n".join(f"# {title}\n{text}" for title, text in sections.items())
 

@@ -92,13 +92,10 @@ def job_states(jobs: Sequence[str]) -> dict[str, JobState]:
         return found
     wanted = set(jobs)
     for line in ask("squeue", "-h", "-r", "-a", "-t", "all", "-o", "%i|%T|%r|%N|%M|%S").splitlines():
-        job, *rest = line.split("|")
+        job, *rest = line.split("|", 5)
         if job in wanted:
             found[job] = JobState(job, *rest)
-    for job in wanted - found.keys():
-        if state := _from_sacct(job):
-            found[job] = state
-    return found
+    return found | _from_sacct(sorted(wanted - found.keys()))
 
 
 def cancel(jobs: Sequence[str]) -> None:
@@ -132,14 +129,17 @@ def ask(*command: str) -> str:
     return done.stdout
 
 
-def _from_sacct(job: str) -> JobState | None:
-    """What accounting remembers; None without accounting (then only the controller's memory counts)."""
+def _from_sacct(jobs: Sequence[str]) -> dict[str, JobState]:
+    """What accounting remembers; nothing without accounting (then only the controller's memory counts)."""
+    if not jobs:
+        return {}
     try:
-        lines = ask("sacct", "-n", "-X", "-P", "-o", "JobID,State,NodeList,Elapsed", "-j", job).splitlines()
+        lines = ask("sacct", "-n", "-X", "-P", "-o", "JobID,State,NodeList,Elapsed", "-j", ",".join(jobs)).splitlines()
     except SlurmError:
-        return None
+        return {}
+    found = {}
     for line in lines:
-        found, state, nodes, elapsed = [*line.split("|"), "", "", ""][:4]
-        if found == job:
-            return JobState(job, state.split()[0] if state else "", nodes=nodes, elapsed=elapsed)
-    return None
+        job, state, nodes, elapsed = [*line.split("|"), "", "", ""][:4]
+        if job in jobs:
+            found[job] = JobState(job, state.split()[0] if state else "", nodes=nodes, elapsed=elapsed)
+    return found

@@ -25,15 +25,12 @@ from typing import Any
 
 STOP_FILE = "STOP"
 
-Handler = Callable[[int, FrameType | None], Any]
-
 
 class AfterSave(enum.Enum):
     """What a rank does once the state is saved."""
 
     REQUEUE = "requeue"
-    """Rank 0 calls the handler that submitit had installed (`StopFlag.former_handler`): it requeues the job and exits.
-    The other ranks wait to be ended."""
+    """Rank 0 asks SLURM to requeue the job; all wait to be ended."""
     WAIT = "wait"
     """Ask for nothing and wait to be ended: SLURM requeues a preempted job by itself; a cancelled one stays dead."""
     EXIT = "exit"
@@ -113,11 +110,6 @@ class StopFlag:
         finally:
             for taken, handler in self._former.items():
                 signal.signal(taken, handler if handler is not None else signal.SIG_DFL)
-
-    def former_handler(self, number: int) -> Handler | None:
-        """The Python function that handled `number` before `install`, for instance submitit's requeue; None if none."""
-        handler = self._former.get(number)
-        return handler if callable(handler) else None
 
     def local_cause(self) -> StopCause | None:
         """What this rank knows, of highest priority. Cheap: meant for every step."""

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -26,7 +24,7 @@ from hpc.errors import FOR_USERS, USER_ERROR, exit_code
 from hpc.no_progress import refuse_without_progress
 from hpc.rendezvous import Ranks, discover
 from hpc.run_folder import RunFolder
-from hpc.stop import AfterSave, Handler, StopCause, StopFlag
+from hpc.stop import AfterSave, StopCause, StopFlag
 from hpc.watchdog.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -73,7 +71,7 @@ class Task:
         return result
 
     def checkpoint(self) -> Any:
-        """For submitit: the same task again (its state is on the disk, saved before this is called)."""
+        """For submitit, whose handler of SIGUSR2 is there until ours is: the same task again."""
         from hpc.submit import again
 
         return again(self)
@@ -141,11 +139,10 @@ class Task:
             print(self._farewell(step, cause), flush=True)
         if cause is None:
             return Result(code, step, "finished")
-        requeue = stop.former_handler(signal.SIGUSR2)
-        if requeue is None:  # not a job of submitit's
+        if not _under_submitit():
             return Result(cause.exit_code, step, cause.label)
         if cause.under_slurm is AfterSave.REQUEUE and rank == 0 and not _was_cancelled(self.run_dir):
-            _requeue(requeue)
+            _requeue()
         if cause.under_slurm is not AfterSave.EXIT:
             _wait_to_be_ended(stop, cause)
         return Result(0, step, cause.label)
@@ -247,15 +244,22 @@ def require_gpu() -> None:
     )
 
 
-def _requeue(handler: Handler) -> None:
-    """Hand over to submitit's own handler, which pickles the task again, requeues the job and exits."""
+def _requeue() -> None:
+    """Ask SLURM to start this job again; it ends the ranks then.
+
+    submitit's own handler would pickle the task anew first, and refuses to if a kill has left a half of that behind.
+    """
+    job = slurm.this_job()
+    assert job is not None
     for _ in range(REQUEUE_TRIES):
         try:
-            handler(signal.SIGUSR2, None)
-        except subprocess.SubprocessError as error:
+            return slurm.requeue(job)
+        except slurm.SlurmError as error:
             print(f"SLURM did not requeue the job, trying again: {error}", file=sys.stderr, flush=True)
             time.sleep(REQUEUE_PAUSE_S)
-    raise RuntimeError("SLURM did not requeue the job; everything is saved: start it again with the same run=")
+    raise slurm.SlurmError(
+        f"SLURM did not requeue job {job}; everything is saved: start it again with launch.py resume"
+    )
 
 
 def _wait_to_be_ended(stop: StopFlag, cause: StopCause) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from hpc import task as tasks
+from hpc.attempts import note_cancelled
 from hpc.config import ConfigError
+from hpc.slurm import SlurmError
 from hpc.stop import StopCause, StopFlag
 from hpc.task import Result, Task
 
@@ -24,19 +26,36 @@ class Ended(Exception):
 
 
 @pytest.fixture
-def submitit_handler(monkeypatch):
-    """A stand-in for submitit's handler of SIGUSR2, which requeues and exits; its answers can be set."""
-    answers: list[BaseException] = []
-    calls: list[int] = []
-
-    def handler(number: int, _frame: object) -> None:
-        calls.append(number)
-        raise answers.pop(0) if answers else SystemExit(-1)
-
-    former = signal.signal(signal.SIGUSR2, handler)
+def controller(tmp_path, monkeypatch):
+    """Inside a job of submitit's, with a `scontrol` that notes what it is asked and can be told to fail some times."""
+    tools, asked, failures = tmp_path / "tools", tmp_path / "asked", tmp_path / "failures"
+    tools.mkdir()
+    asked.touch()
+    failures.write_text("0")
+    (tools / "scontrol").write_text(
+        f'#!/bin/sh\necho "$@" >> {asked}\nleft=$(cat {failures})\n'
+        f'[ "$left" = 0 ] || {{ echo $((left - 1)) > {failures}; echo away >&2; exit 1; }}\n'
+    )
+    (tools / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
+    for name, value in {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "7"}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(tasks, "REQUEUE_PAUSE_S", 0)
-    yield answers, calls
-    signal.signal(signal.SIGUSR2, former)
+
+    def end(code: int) -> None:
+        raise Ended(code)
+
+    monkeypatch.setattr(os, "_exit", end)
+    return asked, failures
+
+
+@pytest.fixture
+def terminated():
+    """SLURM's SIGTERM, half a second later."""
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    yield
+    timer.join()
 
 
 def leave(tmp_path: Path, cause: StopCause | None, rank: int = 0) -> Result:
@@ -45,49 +64,57 @@ def leave(tmp_path: Path, cause: StopCause | None, rank: int = 0) -> Result:
 
 
 @pytest.mark.parametrize("cause", [StopCause.PREEMPT, StopCause.WALLTIME])
-def test_rank_0_requeues_through_the_handler_that_submitit_installed(tmp_path, submitit_handler, cause):
-    with pytest.raises(SystemExit):
+def test_rank_0_asks_for_the_requeue_and_leaves_at_its_sigterm(tmp_path, controller, terminated, cause):
+    with pytest.raises(Ended, match="0"):
         leave(tmp_path, cause)
-    assert submitit_handler[1] == [signal.SIGUSR2]
+    assert controller[0].read_text() == "requeue 7\n"
 
 
-def test_a_controller_that_is_away_for_a_while_does_not_end_the_run(tmp_path, submitit_handler):
-    answers, calls = submitit_handler
-    answers += [subprocess.CalledProcessError(1, "scontrol"), subprocess.TimeoutExpired("scontrol", 60)]
-    with pytest.raises(SystemExit):
+def test_a_controller_that_is_away_for_a_while_does_not_end_the_run(tmp_path, controller, terminated):
+    controller[1].write_text("2")
+    with pytest.raises(Ended):
         leave(tmp_path, StopCause.PREEMPT)
-    assert len(calls) == 3
+    assert controller[0].read_text() == "requeue 7\n" * 3
 
 
-def test_a_controller_that_stays_away_is_an_error_that_says_how_to_go_on(tmp_path, submitit_handler):
-    submitit_handler[0].extend(subprocess.CalledProcessError(1, "scontrol") for _ in range(tasks.REQUEUE_TRIES))
-    with pytest.raises(RuntimeError, match="start it again with the same run="):
+def test_a_controller_that_stays_away_is_an_error_that_says_how_to_go_on(tmp_path, controller):
+    controller[1].write_text(str(tasks.REQUEUE_TRIES))
+    with pytest.raises(SlurmError, match=r"start it again with launch\.py resume"):
         leave(tmp_path, StopCause.PREEMPT)
 
 
-def test_other_ranks_leave_at_the_sigterm_of_the_requeue_they_asked_for(tmp_path, submitit_handler, monkeypatch):
-    def end(code: int) -> None:
-        raise Ended(code)
+def test_a_job_that_was_cancelled_meanwhile_is_not_requeued(tmp_path, controller, terminated):
+    note_cancelled(tmp_path, ["7"])
+    with pytest.raises(Ended):
+        leave(tmp_path, StopCause.PREEMPT)
+    assert controller[0].read_text() == ""
 
-    monkeypatch.setattr(os, "_exit", end)
-    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
-    timer.start()
+
+def test_other_ranks_leave_at_the_sigterm_of_the_requeue_that_rank_0_asked_for(tmp_path, controller, terminated):
     with pytest.raises(Ended, match="0"):
         leave(tmp_path, StopCause.PREEMPT, rank=1)
-    assert not timer.is_alive()
-    assert not submitit_handler[1]
+    assert controller[0].read_text() == ""
+
+
+def test_a_bare_sigterm_ends_the_ranks_once_slurm_is_seen_to_let_the_job_run_on(tmp_path, controller, monkeypatch):
+    monkeypatch.setattr(tasks, "ASK_EVERY_S", 0.1)
+    answers = ["COMPLETING", "RUNNING PreemptTime=2026-11-21T02:00:00", "RUNNING PreemptTime=None"]
+    shown = iter([*answers, answers[-1]])
+    monkeypatch.setattr("hpc.slurm.ask", lambda *_: f"JobId=7 JobState={next(shown)}")
+    with pytest.raises(Ended, match="0"):
+        leave(tmp_path, StopCause.TERMINATE)
+    assert next(shown, None) is None
 
 
 def test_a_cancelled_job_asks_for_nothing_and_waits_for_sigkill(tmp_path):
     code = (
         "import os, signal, pathlib; from hpc.task import Task; from hpc.stop import StopCause, StopFlag\n"
-        "signal.signal(signal.SIGUSR2, lambda *_: print('requeued', flush=True))\n"
         "with StopFlag(pathlib.Path('.'), 0).install() as stop:\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    print('saved', flush=True)\n"
         "    Task('train', '.')._leave(0, 5, stop.local_cause(), 0, stop)\n"
     )
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "SUBMITIT_EXECUTOR": "slurm"}
     with subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=tmp_path, env=environ
     ) as process:
@@ -101,7 +128,7 @@ def test_a_cancelled_job_asks_for_nothing_and_waits_for_sigkill(tmp_path):
         assert told.startswith("stopped at step 5 (terminate)")
 
 
-def test_a_stop_file_and_the_end_of_the_schedule_return(tmp_path, submitit_handler):
+def test_a_stop_file_and_the_end_of_the_schedule_return(tmp_path, controller):
     assert leave(tmp_path, StopCause.STOP_FILE) == Result(0, 5, "stop-file")
     assert leave(tmp_path, None) == Result(0, 5, "finished")
 
