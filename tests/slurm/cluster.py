@@ -169,6 +169,10 @@ class SlurmCluster:
         """Whatever of a job lives: batch script, srun, tasks and their children."""
         return [pid for pid, environ in _environments() if f"SLURM_JOB_ID={job}" in environ]
 
+    def daemon(self, node: str) -> int:
+        """Process id of its slurmd."""
+        return self._daemons[f"slurmd-{node}"].pid
+
     def kill_slurmd(self, node: str, *, with_its_jobs: bool = True) -> None:
         """SIGKILL, as when a machine loses its power: the daemon and all that it has started."""
         victims = self._on_node(node) if with_its_jobs else []

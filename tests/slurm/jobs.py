@@ -198,7 +198,7 @@ class ClusterRun:
         options = ("--parsable", "--partition=high", "--nodes=4", "--exclusive", "--output=/dev/null")
         return self.cluster.run("sbatch", *options, "--wrap", "sleep 1")
 
-    def survive(self, fault: str, harm: Callable[[], object], *, steps: int = EVERY) -> Recovery:
+    def survive(self, fault: str, harm: Callable[[], object], *, steps: int = EVERY + 4) -> Recovery:
         """Do something to the job that it survives, and wait until it has trained for some steps again.
 
         Args:
