@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hpc import config as configs
-from hpc.config import Config
 from hpc.errors import FOR_USERS, USER_ERROR
-from hpc.prepare import existing, needs_run, prepare, refuse_stopped, uses_gpus, world_size_of
+from hpc.prepare import existing, needs_run, prepare, refuse_stopped, world_size_of
 from hpc.request import Request, parse
-from hpc.run_folder import RunFolder, existing_run, new_run_folder
+from hpc.run_folder import existing_run, new_run_folder
+from hpc.starting import ensure_data, make_folder, start
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,17 +43,11 @@ def run_train(request: Request) -> int:
 
         print(describe(config, folder, request.where, world_size, request.steps_per_s))
         return 0
-    refuse_stopped(folder)
-    from hpc.data import ensure_dataset
     from hpc.plan import plan_batches
 
     plan = plan_batches(config.train.global_batch, world_size, config.train.micro_batch, config.train.batchnorm_group)
-    config.data.root = ensure_dataset(config.data)
-    folder.create()
-    resume, config.train.resume = config.train.resume, "auto"  # a wish for this launch, not for the next one
-    configs.save(config, folder.config)
-    if request.allow_pipe:
-        folder.pipes.write_text("\n".join(request.allow_pipe) + "\n")
+    ensure_data(config, folder)
+    resume = make_folder(config, folder, request)
     print(
         f"{config.experiment}{' size=' + config.size if config.size else ''}: {plan}\nrun folder {folder.path}",
         flush=True,
@@ -94,8 +88,10 @@ def run_status(request: Request) -> int:
 
 def run_cancel(request: Request) -> int:
     from hpc.control import cancel_run
+    from hpc.sweep import cancel_sweep, is_sweep
 
-    return cancel_run(existing_run(needs_run(request)))
+    path = Path(needs_run(request))
+    return cancel_sweep(path.resolve()) if is_sweep(path) else cancel_run(existing_run(str(path)))
 
 
 def run_doctor(request: Request) -> int:
@@ -118,35 +114,6 @@ def run_export(request: Request) -> int:
 
     print(f"wrote {export(config, folder)}; read it with odevid.load(path)")
     return 0
-
-
-def start(
-    verb: str,
-    folder: RunFolder,
-    config: Config,
-    request: Request,
-    resume: str = "auto",
-    config_file: str = "config.yaml",
-) -> int:
-    """Run `verb` on the ranks; returns the exit code of what ran, or 0 for a submitted job."""
-    from hpc.task import Task
-
-    world_size = world_size_of(config, request)
-    task = Task(verb, str(folder.path), uses_gpus(config, request), resume, config_file)
-    if request.where == "slurm":
-        from hpc.submit import submit
-
-        submission = submit(task, folder, config, world_size)
-        if not request.wait:
-            return 0
-        from hpc.follow import follow
-
-        return follow(submission.job, Path(submission.log))
-    if request.where == "debug":
-        return task().exit_code
-    from hpc.local import run_ranks
-
-    return run_ranks(task, folder, world_size)
 
 
 VERBS: dict[str, tuple[Callable[[Request], int], str]] = {

@@ -356,7 +356,7 @@ def to_config(merged: DictConfig) -> Config:
 def _merge(layers: list[tuple[str, DictConfig]]) -> DictConfig:
     name = next((str(n) for _, layer in reversed(layers) if (n := OmegaConf.select(layer, "model.name"))), "srvp")
     if name not in MODELS:
-        raise ConfigError(f"model.name={name!r}: expected one of {', '.join(MODELS)}{_hint(name, MODELS)}")
+        raise ConfigError(f"model.name={name!r}: expected one of {', '.join(MODELS)}{hint(name, MODELS)}")
     merged = OmegaConf.structured(Config(model=MODELS[name]()))
     for source, layer in layers:
         _check_keys(layer, merged, source)
@@ -372,7 +372,7 @@ def _check_keys(layer: DictConfig, schema: DictConfig, source: str, prefix: str 
     for key in layer:
         full = f"{prefix}{key!s}"
         if key not in schema:
-            raise ConfigError(f"{source}: unknown key {full!r}{_hint(full, all_keys())}")
+            raise ConfigError(f"{source}: unknown key {full!r}{hint(full, all_keys())}")
         child, expected = layer._get_node(key), schema._get_node(key)
         if isinstance(child, DictConfig) and isinstance(expected, DictConfig):
             _check_keys(child, expected, source, f"{full}.")
@@ -395,7 +395,8 @@ def all_keys(schema: Any = None, prefix: str = "") -> list[str]:
     return keys
 
 
-def _hint(name: str, candidates: Any) -> str:
+def hint(name: str, candidates: Any) -> str:
+    """`; did you mean ...?`, or nothing."""
     candidates = list(candidates)
     near = difflib.get_close_matches(name, candidates, n=1, cutoff=0.5)
     if not near and "." not in name:
@@ -409,7 +410,7 @@ def _parse_overrides(overrides: list[str]) -> DictConfig:
         if not equals or not key:
             raise ConfigError(f"{item!r} is not key=value; for example train.steps=1000")
         if key not in all_keys():
-            raise ConfigError(f"command line: unknown key {key!r}{_hint(key, all_keys())}")
+            raise ConfigError(f"command line: unknown key {key!r}{hint(key, all_keys())}")
     try:
         return OmegaConf.from_dotlist(overrides)
     except (OmegaConfBaseException, YAMLError) as error:
@@ -421,7 +422,7 @@ def _read_named(kind: str, name: str) -> DictConfig:
     if not path.is_file():
         raise ConfigError(
             f"{kind}={name}: no such file in configs/{kind}; there are "
-            f"{', '.join(available(kind))}{_hint(name, available(kind))}"
+            f"{', '.join(available(kind))}{hint(name, available(kind))}"
         )
     return _read_yaml(path)
 

@@ -87,7 +87,7 @@ def parse(argv: Sequence[str], verbs: Mapping[str, str]) -> Request:
         raise ConfigError(f"unknown verb {verb!r}: expected one of {', '.join(verbs)}, or key=value")
     special: dict[str, str] = {}
     overrides = []
-    if verb in RUN_VERBS and pairs and "=" not in pairs[0]:
+    if verb in RUN_VERBS and pairs and ("=" not in pairs[0] or "/" in pairs[0].partition("=")[0]):
         special["run"] = pairs.pop(0)
     for pair in pairs:
         key, equals, value = pair.partition("=")

@@ -36,9 +36,7 @@ def submit(task: Task, folder: RunFolder, config: Config, world_size: int) -> Su
         ConfigError: there is no SLURM here, or sbatch refuses the job; the message is its own.
     """
     code = keep_code(folder.code)
-    parameters = _slurm_parameters(_job_name(folder, config, task.verb), config, world_size, code)
-    parameters["dependency"] = "singleton"  # two jobs on one run folder wait for each other: by user and job name
-    parameters["teardown"] = _teardown(f"--run {shlex.quote(str(folder.path))}")
+    parameters = _run_parameters(folder, config, world_size, task.verb, code)
     with _sbatch_may_refuse(config, world_size):
         job = str(_executor(folder.logs, parameters).submit(task).job_id)
     log = folder.logs / f"{job}_0_log.out"
@@ -83,9 +81,7 @@ def submit_array(
     logs.mkdir(parents=True, exist_ok=True)
     runs = logs / f"runs-{time.time_ns()}.txt"
     runs.write_text("".join(f"{folder.path}\n" for folder in folders))
-    parameters = _slurm_parameters(f"odevid-{name}", config, world_size, code)
-    parameters["array_parallelism"] = parallelism or len(tasks)
-    parameters["teardown"] = _teardown(f"--runs {shlex.quote(str(runs))}")
+    parameters = _array_parameters(len(tasks), runs, config, world_size, parallelism, name, code)
     executor = _executor(logs, parameters)
     with _sbatch_may_refuse(config, world_size), executor.batch():
         jobs = [executor.submit(task) for task in tasks]
@@ -99,14 +95,21 @@ def submit_array(
 
 def sbatch_text(folder: RunFolder, config: Config, world_size: int, verb: str = "train") -> str:
     """The batch script that `submit` would hand to sbatch; SLURM need not be there."""
+    return _text(folder.logs, _run_parameters(folder, config, world_size, verb, folder.code / code_digest()))
+
+
+def array_text(count: int, logs: Path, config: Config, world_size: int, parallelism: int, name: str) -> str:
+    """The batch script that `submit_array` would hand to sbatch for `count` tasks; SLURM need not be there."""
+    code = logs.parent / "code" / code_digest()
+    parameters = _array_parameters(count, logs / "runs-TIME.txt", config, world_size, parallelism, name, code)
+    return _text(logs, {**parameters, "map_count": count})
+
+
+def _text(logs: Path, parameters: dict[str, Any]) -> str:
     import submitit.slurm.slurm as slurm
 
-    command = f"{_python()} -u -m submitit.core._submit {shlex.quote(str(folder.logs))}"
-    code = folder.code / code_digest()
-    parameters = _slurm_parameters(_job_name(folder, config, verb), config, world_size, code)
-    parameters["dependency"] = "singleton"
-    parameters["teardown"] = _teardown(f"--run {shlex.quote(str(folder.path))}")
-    text: str = slurm._make_sbatch_string(command=command, folder=folder.logs, **parameters)
+    command = f"{_python()} -u -m submitit.core._submit {shlex.quote(str(logs))}"
+    text: str = slurm._make_sbatch_string(command=command, folder=logs, **parameters)
     return text
 
 
@@ -157,6 +160,22 @@ def _sbatch_may_refuse(config: Config, world_size: int) -> Iterator[None]:
             "see sinfo for what there is; --nodes, --gpus-per-node (0: CPU ranks), --partition, --account, --time "
             "... ask for something else, and --local runs on this machine"
         ) from error
+
+
+def _run_parameters(folder: RunFolder, config: Config, world_size: int, verb: str, code: Path) -> dict[str, Any]:
+    parameters = _slurm_parameters(_job_name(folder, config, verb), config, world_size, code)
+    parameters["dependency"] = "singleton"  # two jobs on one run folder wait for each other: by user and job name
+    parameters["teardown"] = _teardown(f"--run {shlex.quote(str(folder.path))}")
+    return parameters
+
+
+def _array_parameters(
+    count: int, runs: Path, config: Config, world_size: int, parallelism: int, name: str, code: Path
+) -> dict[str, Any]:
+    parameters = _slurm_parameters(f"odevid-{name}", config, world_size, code)
+    parameters["array_parallelism"] = parallelism or count
+    parameters["teardown"] = _teardown(f"--runs {shlex.quote(str(runs))}")
+    return parameters
 
 
 def _slurm_parameters(name: str, config: Config, world_size: int, code: Path) -> dict[str, Any]:

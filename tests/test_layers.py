@@ -41,7 +41,22 @@ def test_each_heavy_library_is_imported_in_one_module_only(library, home):
 
 
 @pytest.mark.parametrize(
-    "module", ["hpc.cli", "hpc.config", "hpc.task", "hpc.submit", "hpc.stop", "odevid", "odevid.config", "shards"]
+    "module",
+    [
+        "hpc.cli",
+        "hpc.config",
+        "hpc.task",
+        "hpc.submit",
+        "hpc.stop",
+        "hpc.status",
+        "hpc.sweep",
+        "hpc.restart",
+        "hpc.watchdog.watchdog",
+        "hpc.watchdog.observer",
+        "odevid",
+        "odevid.config",
+        "shards",
+    ],
 )
 def test_what_a_login_node_imports_does_not_import_torch(module):
     code = f"import sys, {module}; assert 'torch' not in sys.modules"

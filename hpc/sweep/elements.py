@@ -137,7 +137,7 @@ def _settings(path: Path, part: str, given: Any) -> dict[str, Any]:
     known = configs.all_keys()
     for key in settings:
         if key not in known:
-            raise ConfigError(f"{path}, {part}: unknown key {key!r}{configs._hint(key, known)}")
+            raise ConfigError(f"{path}, {part}: unknown key {key!r}{configs.hint(key, known)}")
     return settings
 
 

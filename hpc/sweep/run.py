@@ -21,8 +21,9 @@ from hpc import config as configs
 from hpc.attempts import read_history
 from hpc.config import ConfigError
 from hpc.errors import FOR_USERS
-from hpc.prepare import refuse_stopped, uses_gpus, world_size_of
+from hpc.prepare import uses_gpus, world_size_of
 from hpc.request import Request
+from hpc.starting import ensure_data, make_folder, start
 from hpc.stop import StopCause
 from hpc.sweep.elements import load_sweep
 from hpc.sweep.prepared import (
@@ -92,20 +93,12 @@ def run_sweep(request: Request) -> int:
 # -- starting --------------------------------------------------------------------------------------------------------
 
 
-def _make_ready(starting: Sequence[Prepared], request: Request) -> None:
-    """Data and folder of each."""
-    from hpc.data import ensure_dataset
-
+def _make_ready(starting: Sequence[Prepared], request: Request) -> list[str]:
+    """Data and folder of each; returns each one's wish for this launch, train.resume."""
     for one in starting:
         with naming(one.name):
-            refuse_stopped(one.folder)
-            one.config.data.root = ensure_dataset(one.config.data)
-    for one in starting:
-        one.folder.create()
-        one.folder.diagnosis.unlink(missing_ok=True)
-        configs.save(one.config, one.folder.config)
-        if request.allow_pipe:
-            one.folder.pipes.write_text("\n".join(request.allow_pipe) + "\n")
+            ensure_data(one.config, one.folder)
+    return [make_folder(one.config, one.folder, request) for one in starting]
 
 
 def _submit(starting: Sequence[Prepared], sweep: Path, request: Request) -> None:
@@ -132,8 +125,6 @@ def _submit(starting: Sequence[Prepared], sweep: Path, request: Request) -> None
 
 def _run_here(starting: Sequence[Prepared], sweep: Path, request: Request) -> int:
     """One after the other; one that fails does not stop the others, one that a person ends does."""
-    from hpc.cli import start
-
     failed = False
     for number, one in enumerate(starting, start=1):
         print(f"--- element {number} of {len(starting)}: {one.name} ({one.folder.path})", flush=True)
@@ -229,10 +220,9 @@ def _page(prepared: Sequence[Prepared], sweep: Path, request: Request) -> str:
         "where": f"{request.where}, {world_size} ranks for each element",
     }
     if request.where == "slurm" and starting:
-        from hpc.submit import sbatch_text
+        from hpc.submit import array_text
 
-        limit = f"%{request.array_parallelism}" if request.array_parallelism else ""
-        script = sbatch_text(first.folder, first.config, world_size).rstrip()
-        array = f"#SBATCH --array=0-{len(starting) - 1}{limit}\n"
-        sections[f"sbatch script, as for {first.name}"] = script.replace("#SBATCH ", f"{array}#SBATCH ", 1)
+        sections["sbatch script"] = array_text(
+            len(starting), sweep / "logs", first.config, world_size, request.array_parallelism, first.element.sweep
+        )
     return "\n\n".join(f"# {title}\n{text}" for title, text in sections.items())

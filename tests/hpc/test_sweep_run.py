@@ -75,7 +75,7 @@ def launches(tmp_path, monkeypatch, data) -> Launches:
     monkeypatch.setattr(preparing, "count_gpus", lambda: 0)
     Path("data").symlink_to(data)
     found = Launches()
-    monkeypatch.setattr(cli, "start", found.start)
+    monkeypatch.setattr("hpc.sweep.run.start", found.start)
     return found
 
 
