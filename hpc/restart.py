@@ -14,11 +14,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 
 from hpc import config as configs
 from hpc import slurm
-from hpc.attempts import read_history
+from hpc.attempts import Attempt, History, note_end, note_start, read_history
 from hpc.config import ConfigError
 from hpc.errors import USER_ERROR
 from hpc.no_progress import NoProgressError, refuse_without_progress
@@ -28,7 +29,7 @@ from hpc.run_folder import RunFolder
 def restart(folder: RunFolder, code: int, job: str) -> str:
     """Requeue the job of this process, or not; what was decided, in words."""
     config = configs.load_file(folder.config)
-    history = read_history(folder.path)
+    history = _with_this_attempt(folder, code, job)
     verb = history.attempts[-1].verb if history.attempts else "train"
     if verb == "doctor":
         return "not started again: the doctor has said what it found"
@@ -45,6 +46,22 @@ def restart(folder: RunFolder, code: int, job: str) -> str:
     refuse_without_progress(folder, verb, config.cluster.max_idle_attempts)
     slurm.requeue(job)
     return "started again: requeued"
+
+
+def _with_this_attempt(folder: RunFolder, code: int, job: str) -> History:
+    """The run's history. If no rank came so far as to note its start, the attempt counts all the same."""
+    history = read_history(folder.path)
+    if any((attempt.job, attempt.restart) == (job, slurm.restarts()) for attempt in history.attempts):
+        return history
+    mine = [submission for submission in history.submissions if submission.job == job]
+    verb, world_size = (mine[-1].verb, mine[-1].world_size) if mine else ("train", 0)
+    checkpoint = folder.newest_checkpoint() if verb == "train" else None
+    nodes = slurm.hostnames(os.environ.get("SLURM_JOB_NODELIST", ""))
+    number = history.next_number()
+    attempt = Attempt(number, verb, time.time(), job, slurm.restarts(), nodes, world_size, checkpoint)
+    note_start(folder.path, attempt)
+    note_end(folder.path, number, None, "error", f"its ranks never began (srun ended with code {code})")
+    return read_history(folder.path)
 
 
 def main(argv: list[str]) -> int:

@@ -62,8 +62,14 @@ def restarts(environ: Mapping[str, str] | None = None) -> int:
 def nodes_of_this_step(environ: Mapping[str, str] | None = None) -> list[str]:
     """Host names of the step that this process is a part of, rank 0's first; empty outside of SLURM's steps."""
     environ = os.environ if environ is None else environ
-    nodelist = environ.get("SLURM_STEP_NODELIST", "")
-    if not nodelist or "SLURM_PROCID" not in environ or "ODEVID_LAUNCHER" in environ:
+    if "SLURM_PROCID" not in environ or "ODEVID_LAUNCHER" in environ:
+        return []
+    return hostnames(environ.get("SLURM_STEP_NODELIST", ""))
+
+
+def hostnames(nodelist: str) -> list[str]:
+    """The names in a list such as `n[1-4]`, which stays as it is if the controller does not answer."""
+    if not nodelist:
         return []
     try:
         return ask("scontrol", "show", "hostnames", nodelist).split()

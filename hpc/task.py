@@ -100,7 +100,8 @@ class Task:
         history, job = read_history(folder.path), slurm.this_job() or LOCAL
         if job in history.cancelled:
             raise ConfigError(f"job {job} was cancelled; to go on: python hpc/launch.py resume {folder.path}")
-        _refuse_second_job(history.attempts, job, folder)
+        if self.verb == "train":
+            _refuse_second_job(history.attempts, job, folder)
         if slurm.restarts():
             refuse_without_progress(folder, self.verb, config.cluster.max_idle_attempts)
         attempt = Attempt(
@@ -215,7 +216,7 @@ def _was_cancelled(run_dir: str) -> bool:
 
 def _refuse_second_job(attempts: list[Attempt], job: str, folder: RunFolder) -> None:
     """Two jobs on one run folder would spoil it: arrays and other users' jobs do not wait for each other."""
-    last = attempts[-1] if attempts else None
+    last = next((attempt for attempt in reversed(attempts) if attempt.verb == "train"), None)
     if last is None or last.ended_time is not None or last.job in (job, LOCAL) or job == LOCAL:
         return
     with contextlib.suppress(slurm.SlurmError):

@@ -51,6 +51,14 @@ def decide(run: RunFolder, code: int, capsys) -> str:
     return capsys.readouterr().out
 
 
+def test_an_attempt_whose_ranks_never_began_counts_too(run, asked, capsys, monkeypatch):
+    for restart in range(3):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(restart))
+        told = decide(run, 1, capsys)
+        assert ("requeued" in told) == (restart < 2)
+    assert "its ranks never began (srun ended with code 1)" in told
+
+
 def test_a_crash_is_requeued(run, asked, capsys):
     note_start(run.path, ATTEMPT)
     assert "started again: requeued" in decide(run, 137, capsys)
