@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.cluster import Settings
+from tests.slurm.conftest import skip_or_fail
 
 pytestmark = pytest.mark.slurm
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,6 +73,13 @@ def test_whatever_happens_to_its_owner_nothing_of_a_cluster_is_left(cluster, tmp
         time.sleep(0.05)
     assert (tmp_path / "devices").read_text() == "0,1\n"
     assert len(cluster.run("sinfo", "-h", "-N", "-p", "main", "-t", "idle").splitlines()) == Settings().nodes
+
+
+def test_without_slurm_its_tests_are_skipped_unless_the_gate_demands_it():
+    with pytest.raises(pytest.skip.Exception, match="apt-get install slurm-wlm munge"):
+        skip_or_fail(["slurmd"], demanded=False)
+    with pytest.raises(pytest.fail.Exception, match="there is no slurmctld, slurmd"):
+        skip_or_fail(["slurmctld", "slurmd"], demanded=True)
 
 
 def _lives(pid: str) -> bool:
