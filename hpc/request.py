@@ -32,19 +32,20 @@ experiments: {experiments}
 sizes: {sizes}    clusters: {clusters}
 """
 
-CLUSTER_FLAGS = {
-    "nodes": int,
-    "gpus_per_node": int,
-    "cpus_per_task": int,
-    "partition": str,
-    "qos": str,
-    "account": str,
-    "constraint": str,
-    "exclude": str,
-    "reservation": str,
-    "comment": str,
-    "signal_delay_s": int,
+CLUSTER_FLAGS: dict[str, tuple[type, str]] = {
+    "nodes": (int, "nodes of the job"),
+    "gpus_per_node": (int, "GPUs of a node, a rank for each; 0: CPU ranks"),
+    "cpus_per_task": (int, "CPU cores of a rank: itself and its loader processes"),
+    "partition": (str, "partition to queue in"),
+    "qos": (str, "quality of service"),
+    "account": (str, "account that pays"),
+    "constraint": (str, "features that the nodes must have"),
+    "exclude": (str, "nodes to leave out, such as n[3,7]; `doctor` names them"),
+    "reservation": (str, "reservation to run in"),
+    "comment": (str, "comment on the job, for squeue and accounting"),
+    "signal_delay_s": (int, "seconds before the time limit at which the run saves: more than a save takes"),
 }
+"""Flag, type, and what it says in --help."""
 
 RUN_VERBS = ("status", "cancel", "resume", "evaluate", "export")
 """Verbs that take the run folder as a plain word, too."""
@@ -200,9 +201,10 @@ def _parser(verbs: Mapping[str, str]) -> argparse.ArgumentParser:
         "--allow-pipe", action="append", default=[], metavar="PREFIX", help="command prefix that pipe: shards may run"
     )
     slurm = parser.add_argument_group("SLURM (short for cluster.KEY=VALUE)")
-    for name, kind in CLUSTER_FLAGS.items():
-        slurm.add_argument(f"--{name.replace('_', '-')}", type=kind, default=None)
-    slurm.add_argument("--mem", help="memory of a node: 64, 64GB, 1T")
-    slurm.add_argument("--time", help="time limit of one job: minutes, H:M:S or D-H:M:S")
+    for name, (kind, meaning) in CLUSTER_FLAGS.items():
+        metavar = "N" if kind is int else "NAME"
+        slurm.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar=metavar, help=meaning)
+    slurm.add_argument("--mem", metavar="SIZE", help="memory of a node: 64, 64GB, 1T")
+    slurm.add_argument("--time", metavar="LIMIT", help="time limit of one job: minutes, H:M:S or D-H:M:S")
     slurm.add_argument("--setup", action="append", default=[], metavar="LINE", help="shell line before the ranks start")
     return parser

@@ -197,6 +197,7 @@ class Observer:
         """Say who came back; who did not gets a little time, since he may have waited for the one who did."""
         if not (back := self._back(self._reported)):
             return
+        back = [rank for rank in back if not self._only_left(rank)]
         self._reported = {}
         self._quiet_until = time.monotonic() + self.spec.gather_s
         for rank in back:
@@ -204,7 +205,13 @@ class Observer:
             line = f"recovered: rank {rank} on {self.spec.host} is back at step {beat.step} ({beat.phase})"
             self._tell(line)
             self._within(ANSWER_S, lambda line=line: self._append(line))  # type: ignore[misc]
-        self._take_back()
+        if back:
+            self._take_back()
+
+    def _only_left(self, rank: int) -> bool:
+        """It has failed since, as ranks do when those that they wait for are ended; its last beat says no more."""
+        beat = self.patients[rank].pulse.read()
+        return beat.phase == LEFT and beat.count == self._reported[rank] + 1
 
     def _take_back(self) -> None:
         """What was recorded is over."""
