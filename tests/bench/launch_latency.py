@@ -2,8 +2,9 @@
 
     python -m tests.bench.launch_latency [--repeat 3]
 
-In:  SLURM's programs (apt-get install slurm-wlm munge). Out: a markdown table of medians and ranges, and this machine's
-     load. One rank per node, size=test; all four share this machine, so the imports of four ranks share its cores.
+In:  SLURM's programs (apt-get install slurm-wlm munge). Out: each repeat with the load before it, and a markdown
+     table of medians and ranges. One rank per node, size=test; the four nodes are this machine, so the imports of all
+     ranks share its cores.
 """
 
 from __future__ import annotations
@@ -34,18 +35,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=3)
     options = parser.parse_args()
-    load_before = os.getloadavg()[0]
     found: dict[str, list[float]] = {stage: [] for stage in STAGES}
     with SlurmCluster() as cluster, tempfile.TemporaryDirectory(prefix="latency-") as folder:
         data = Path(folder) / "digits"
         build_moving_mnist(data, digits=1, deterministic=True)
         for number in range(options.repeat):
+            load = os.getloadavg()[0]
             times = measure(ClusterRun(cluster, Path(folder) / f"run-{number}", data))
             for stage, seconds in zip(STAGES, times, strict=True):
                 found[stage].append(seconds)
+            print(f"load before {load:.1f}: {', '.join(f'{seconds:.1f}' for seconds in times)} s", flush=True)
             cluster.clear()
-    print(f"{NODES} nodes, {options.repeat} repeats, load before {load_before:.1f}\n")
-    print("| what | median s (range) |\n|---|---|")
+    print("\n| what | median s (range) |\n|---|---|")
     for stage, seconds in found.items():
         print(f"| {stage} | {statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f}) |")
 
