@@ -198,11 +198,12 @@ class ClusterRun:
         options = ("--parsable", "--partition=high", "--nodes=4", "--exclusive", "--output=/dev/null")
         return self.cluster.run("sbatch", *options, "--wrap", "sleep 1")
 
-    def survive(self, fault: str, harm: Callable[[], object], *, steps: int = EVERY + 4) -> Recovery:
-        """Do something to the job that it survives, and wait until it has trained for some steps again.
+    def survive(self, fault: str, harm: Callable[[], object], repair: Callable[[], object] | None = None) -> Recovery:
+        """Do something to the job that it survives, and wait until it has trained beyond a checkpoint again.
 
         Args:
             harm: may return the time at which it was really done.
+            repair: what somebody does once the ranks have ended.
         """
         attempt, ranks = self.attempt(), set(self.cluster.tasks(self.job).values())
         assert ranks, self.situation()
@@ -211,7 +212,9 @@ class ClusterRun:
         began = found if isinstance(found, float) else began
         self.wait(f"the ranks to end after {fault}", lambda: not ranks & set(self.cluster.tasks(self.job).values()))
         ended = time.time()
-        self.wait_for_step(steps, after_attempt=attempt)
+        if repair is not None:
+            repair()
+        self.wait_for_step(EVERY + 4, after_attempt=attempt)
         before = max(record["step"] for record in self.records("train") if record["attempt"] == attempt)
         first = next(record for record in self.records("train") if record["attempt"] > attempt)
         recovery = Recovery(fault, before - first["step"] + 1, round(first["time"] - began, 1), round(ended - began, 1))

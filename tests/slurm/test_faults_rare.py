@@ -65,22 +65,18 @@ def first_node_died(run, node_died) -> Recovery:
 
 
 def _lose_a_node(run: ClusterRun, node: str, fault: str) -> Recovery:
-    def harm() -> None:
-        run.cluster.kill_slurmd(node)
-        run.wait_for_state("PENDING")  # once SLURM has noticed
-        run.cluster.resume(node)
-
-    return run.survive(fault, harm)
+    return run.survive(fault, lambda: run.cluster.kill_slurmd(node), lambda: _repair(run, node))
 
 
 @pytest.fixture(scope="module")
 def node_set_down(run, first_node_died) -> Recovery:
-    def harm() -> None:
-        run.cluster.set_down("n2")
-        run.wait_for_state("PENDING")
-        run.cluster.resume("n2")
+    fault = "scontrol update node state=down"
+    return run.survive(fault, lambda: run.cluster.set_down("n2"), lambda: _repair(run, "n2"))
 
-    return run.survive("scontrol update node state=down", harm)
+
+def _repair(run: ClusterRun, node: str) -> None:
+    run.wait_for_state("PENDING")  # once SLURM has noticed
+    run.cluster.resume(node)
 
 
 @pytest.fixture(scope="module")
@@ -96,15 +92,14 @@ def srun_killed(run, node_set_down) -> Recovery:
 
 @pytest.fixture(scope="module")
 def damaged(run, srun_killed) -> Recovery:
-    def harm() -> None:
-        run.cluster.run("scontrol", "requeue", run.job)
-        run.wait("the ranks to end", lambda: not run.cluster.tasks(run.job))
+    def flip_a_bit() -> None:
         newest = run.checkpoints()[max(run.checkpoints())] / "state.pt"
         content = bytearray(newest.read_bytes())
         content[len(content) // 2] ^= 1
         newest.write_bytes(content)
 
-    return run.survive("newest checkpoint damaged while queued", harm)
+    fault = "newest checkpoint damaged while queued"
+    return run.survive(fault, lambda: run.cluster.run("scontrol", "requeue", run.job), flip_a_bit)
 
 
 @pytest.fixture(scope="module")
