@@ -289,7 +289,7 @@ def sweep(folder: Path) -> None:
 def remove_stale_clusters() -> None:
     """Those whose owner is gone, though the janitor should have done so."""
     for folder in Path("/tmp").glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, IndexError):
             owner = (folder / "owner").read_text()
             if _identity(int(owner.split()[0])) != owner:
                 sweep(folder)

@@ -19,7 +19,7 @@ import pytest
 
 from tests.slurm.jobs import EVERY, GLOBAL_BATCH, ClusterRun, Recovery, assert_same_bits
 
-pytestmark = [pytest.mark.slurm, pytest.mark.multiprocess]
+pytestmark = [pytest.mark.slurm, pytest.mark.multiprocess, pytest.mark.timeout(1800)]
 STRANGERS = {"MASTER_ADDR": "elsewhere.invalid", "MASTER_PORT": "1", "RANK": "7", "WORLD_SIZE": "9", "LOCAL_RANK": "7"}
 """What a shell may have left in the environment of the launcher."""
 

@@ -19,7 +19,7 @@ import pytest
 from tests.slurm.cluster import Settings
 from tests.slurm.jobs import EVERY, ClusterRun, Recovery, assert_same_bits
 
-pytestmark = [pytest.mark.slurm, pytest.mark.multiprocess, pytest.mark.slow]
+pytestmark = [pytest.mark.slurm, pytest.mark.multiprocess, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
