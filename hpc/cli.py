@@ -78,7 +78,7 @@ def run_resume(request: Request) -> int:
 
 
 def run_status(request: Request) -> int:
-    from hpc.status import status
+    from hpc.jobs.status import status
     from hpc.sweep import is_sweep, sweep_table
 
     path = Path(request.run) if request.run else None
@@ -87,7 +87,7 @@ def run_status(request: Request) -> int:
 
 
 def run_cancel(request: Request) -> int:
-    from hpc.control import cancel_run
+    from hpc.jobs.control import cancel_run
     from hpc.sweep import cancel_sweep, is_sweep
 
     path = Path(needs_run(request))
@@ -99,7 +99,7 @@ def run_doctor(request: Request) -> int:
     request.run = request.run or str(new_run_folder("doctor"))
     config, folder = prepare(request)
     if request.dry_run:
-        from hpc.submit import sbatch_text
+        from hpc.jobs.submit import sbatch_text
 
         print(sbatch_text(folder, config, world_size_of(config, request), "doctor"))
         return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hpc import config as configs
 from hpc.config import Config
 from hpc.data import build_command, dataset_root, is_remote
-from hpc.forecast import schedule
+from hpc.jobs.forecast import schedule
 from hpc.plan import plan_batches
 from hpc.run_folder import RunFolder
 
@@ -83,6 +83,6 @@ def _model(config: Config, world_size: int) -> str:
 
 
 def _sbatch(config: Config, folder: RunFolder, world_size: int) -> str:
-    from hpc.submit import sbatch_text
+    from hpc.jobs.submit import sbatch_text
 
     return sbatch_text(folder, config, world_size).rstrip()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from hpc.checkpoint.errors import CheckpointError
 from hpc.config import ConfigError
-from hpc.findings import PreflightError
 from hpc.guard import BudgetExceeded
+from hpc.health.findings import PreflightError
+from hpc.jobs.no_progress import NoProgressError
+from hpc.jobs.slurm import SlurmError
 from hpc.meeting import MeetingError
-from hpc.no_progress import NoProgressError
 from hpc.rendezvous import RendezvousError
-from hpc.slurm import SlurmError
 from shards.errors import ShardError
 
 WORTH_ANOTHER_TRY = (MeetingError, PreflightError, SlurmError)

@@ -17,11 +17,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from hpc.attempts import Submission, note_submission
+from hpc.jobs.attempts import LOCAL, Submission, note_submission
+from hpc.jobs.snapshot import keep_code
 from hpc.rendezvous import Ranks, free_port
 from hpc.run_folder import RunFolder
-from hpc.snapshot import keep_code
-from hpc.task import LOCAL, Task
+from hpc.task import Task
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
 POLL_S = 0.1

@@ -19,8 +19,8 @@ from hpc.checkpoint.errors import CheckpointWriteError
 from hpc.checkpoint.store import CheckpointStore
 from hpc.checkpoint.writer import BackgroundWriter, Written
 from hpc.config import Config
+from hpc.jobs.slurm import this_job
 from hpc.run_folder import RunFolder
-from hpc.slurm import this_job
 from hpc.tracking.tracker import Tracker
 
 

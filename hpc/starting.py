@@ -51,12 +51,12 @@ def start(
     world_size = world_size_of(config, request)
     task = Task(verb, str(folder.path), uses_gpus(config, request), resume, config_file)
     if request.where == "slurm":
-        from hpc.submit import submit
+        from hpc.jobs.submit import submit
 
         submission = submit(task, folder, config, world_size)
         if not request.wait:
             return 0
-        from hpc.follow import follow
+        from hpc.jobs.follow import follow
 
         return follow(submission.job, Path(submission.log))
     if request.where == "debug":

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hpc import config as configs
-from hpc import slurm
-from hpc.attempts import Attempt, Failure, note_end, note_failure, note_start, read_history
 from hpc.config import ConfigError
 from hpc.errors import FOR_USERS, USER_ERROR, exit_code
-from hpc.no_progress import refuse_without_progress
+from hpc.jobs import slurm
+from hpc.jobs.attempts import LOCAL, Attempt, Failure, note_end, note_failure, note_start, read_history
+from hpc.jobs.no_progress import refuse_without_progress
 from hpc.rendezvous import Ranks, discover
 from hpc.run_folder import RunFolder
 from hpc.stop import AfterSave, StopCause, StopFlag
@@ -35,8 +35,6 @@ LOOK_EVERY_S = 0.2
 ASK_EVERY_S = 10.0
 REQUEUE_TRIES, REQUEUE_PAUSE_S = 30, 10.0
 """SLURM's controller may be away for minutes, for a failover or an update."""
-LOCAL = "local"
-"""Instead of a job's id, for ranks that SLURM did not start."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +70,7 @@ class Task:
 
     def checkpoint(self) -> Any:
         """For submitit, whose handler of SIGUSR2 is there until ours is: the same task again."""
-        from hpc.submit import again
+        from hpc.jobs.submit import again
 
         return again(self)
 
@@ -122,7 +120,7 @@ class Task:
     ) -> tuple[int, int, StopCause | None]:
         """Exit code, step, and why it stopped early."""
         if self.verb == "doctor":
-            from hpc.doctor import doctor_rank
+            from hpc.health.doctor import doctor_rank
 
             return doctor_rank(world, folder.path, config), 0, None
         if self.verb == "evaluate":

@@ -18,14 +18,14 @@ from typing import Any
 import torch
 
 from hpc import config as configs
-from hpc.attempts import note_training
 from hpc.config import Config, ConfigError
 from hpc.data import dataset_root, is_remote, open_split, to_unit_range
 from hpc.distributed import World, peak_memory_bytes
 from hpc.evaluation import Evaluation, EvaluationStopped, evaluate, protocol_of
 from hpc.guard import Guard
+from hpc.health.preflight import preflight
+from hpc.jobs.attempts import note_training
 from hpc.plan import plan_batches
-from hpc.preflight import preflight
 from hpc.recipes import MicroBatch, StepResult, build_recipe
 from hpc.results import write_validation_pictures
 from hpc.run_folder import RunFolder

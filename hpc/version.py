@@ -1,6 +1,6 @@
 """Which code is running: package version, git commit and whether the tree was edited.
 
-A copy of the code (hpc/snapshot.py) says in a file beside its packages what it was copied from.
+A copy of the code (hpc/jobs/snapshot.py) says in a file beside its packages what it was copied from.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("hpc", "odevid", "shards")
-ALONE = {"deepspeed": "hpc/engine.py", "wandb": "hpc/tracking/wandb_mirror.py", "submitit": "hpc/submit.py"}
+ALONE = {"deepspeed": "hpc/engine.py", "wandb": "hpc/tracking/wandb_mirror.py", "submitit": "hpc/jobs/submit.py"}
 
 
 def _imports(path: Path) -> set[str]:
@@ -46,11 +46,11 @@ def test_each_heavy_library_is_imported_in_one_module_only(library, home):
         "hpc.cli",
         "hpc.config",
         "hpc.task",
-        "hpc.submit",
+        "hpc.jobs.submit",
         "hpc.stop",
-        "hpc.status",
+        "hpc.jobs.status",
         "hpc.sweep",
-        "hpc.restart",
+        "hpc.jobs.restart",
         "hpc.watchdog.watchdog",
         "hpc.watchdog.observer",
         "odevid",

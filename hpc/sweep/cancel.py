@@ -9,10 +9,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from hpc import slurm
-from hpc.attempts import note_cancelled
+from hpc.jobs import slurm
+from hpc.jobs.attempts import LOCAL, note_cancelled
 from hpc.run_folder import RunFolder
-from hpc.sweep.states import ACTIVE, LOCAL, launcher_at_work, standings
+from hpc.sweep.states import ACTIVE, launcher_at_work, standings
 from hpc.sweep.table import recorded_elements, sweep_table
 
 PATIENCE_S, LOOK_EVERY_S = 90.0, 1.0

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpc import config as configs
-from hpc.attempts import read_history
 from hpc.config import ConfigError
 from hpc.errors import FOR_USERS
+from hpc.jobs.attempts import read_history
 from hpc.prepare import uses_gpus, world_size_of
 from hpc.request import Request
 from hpc.starting import ensure_data, make_folder, start
@@ -102,7 +102,7 @@ def _make_ready(starting: Sequence[Prepared], request: Request) -> list[str]:
 
 
 def _submit(starting: Sequence[Prepared], sweep: Path, request: Request) -> None:
-    from hpc.submit import submit_array
+    from hpc.jobs.submit import submit_array
     from hpc.task import Task
 
     config = starting[0].config
@@ -220,7 +220,7 @@ def _page(prepared: Sequence[Prepared], sweep: Path, request: Request) -> str:
         "where": f"{request.where}, {world_size} ranks for each element",
     }
     if request.where == "slurm" and starting:
-        from hpc.submit import array_text
+        from hpc.jobs.submit import array_text
 
         sections["sbatch script"] = array_text(
             len(starting), sweep / "logs", first.config, world_size, request.array_parallelism, first.element.sweep

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc.attempts import Attempt, History, Submission, read_history
 from hpc.config import ConfigError
+from hpc.jobs.attempts import LOCAL, Attempt, History, Submission, read_history
+from hpc.jobs.slurm import JobState, SlurmError, job_states
 from hpc.run_folder import RunFolder
-from hpc.slurm import JobState, SlurmError, job_states
 from hpc.stop import StopCause
 
 FINISHED, RUNNING, QUEUED = "finished", "running", "queued"
@@ -37,7 +37,6 @@ STARTED_AGAIN = (FAILED, STOPPED, MISSING)
 ACTIVE = (RUNNING, QUEUED, UNKNOWN)
 """States in which an element may be at work: nobody else may touch its folder."""
 
-LOCAL = "local"
 LOCK = ".lock"
 CLOCK_SKEW_S = 60.0
 """Between the clocks of a login node, which notes submissions, and of a compute node."""

@@ -356,7 +356,7 @@ class Observer:
 
 def _run_nodes(run_dir: Path, attempt: int) -> set[str]:
     """The nodes of the attempt, if the run knows them."""
-    from hpc.attempts import read_history
+    from hpc.jobs.attempts import read_history
 
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         return {node for known in read_history(run_dir).attempts if known.number == attempt for node in known.nodes}

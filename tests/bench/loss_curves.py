@@ -15,7 +15,7 @@ from typing import Any
 
 import matplotlib
 
-from hpc.attempts import read_history
+from hpc.jobs.attempts import read_history
 from hpc.tracking.journal import Record, read_records, surviving
 
 matplotlib.use("agg")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc import config as configs
-from hpc.attempts import ATTEMPTS_FILE, Attempt, Submission, note_start, note_submission
+from hpc.jobs.attempts import ATTEMPTS_FILE, Attempt, Submission, note_start, note_submission
 from hpc.run_folder import RunFolder
 from hpc.tracking.journal import CURRENT, Record
 from hpc.tracking.strict_json import dumps

@@ -20,7 +20,7 @@ from hpc import cli
 from hpc import config as configs
 from hpc import prepare as preparing
 from hpc import request as requests
-from hpc.attempts import Attempt, note_end, note_start, read_history
+from hpc.jobs.attempts import Attempt, note_end, note_start, read_history
 from hpc.run_folder import RunFolder
 from shards.build_moving_mnist import build_moving_mnist
 

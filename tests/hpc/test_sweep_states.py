@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from hpc.attempts import (
+from hpc.config import ConfigError
+from hpc.jobs.attempts import (
     Attempt,
     Failure,
     Submission,
@@ -16,7 +17,6 @@ from hpc.attempts import (
     note_start,
     note_submission,
 )
-from hpc.config import ConfigError
 from hpc.run_folder import RunFolder
 from hpc.sweep.states import Standing, launcher_at_work, only_launcher, standings
 

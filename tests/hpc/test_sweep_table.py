@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from hpc import config as configs
-from hpc.attempts import Attempt, note_end, note_start
 from hpc.checkpoint.store import CheckpointStore
 from hpc.config import ConfigError
+from hpc.jobs.attempts import Attempt, note_end, note_start
 from hpc.run_folder import RunFolder
 from hpc.sweep.table import newest, sweep_table
 from hpc.tracking.journal import Journal

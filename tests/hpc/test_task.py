@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from hpc import task as tasks
-from hpc.attempts import note_cancelled
 from hpc.config import ConfigError
-from hpc.slurm import SlurmError
+from hpc.jobs.attempts import note_cancelled
+from hpc.jobs.slurm import SlurmError
 from hpc.stop import StopCause, StopFlag
 from hpc.task import Result, Task
 
@@ -100,7 +100,7 @@ def test_a_bare_sigterm_ends_the_ranks_once_slurm_is_seen_to_let_the_job_run_on(
     monkeypatch.setattr(tasks, "ASK_EVERY_S", 0.1)
     answers = ["COMPLETING", "RUNNING PreemptTime=2026-11-21T02:00:00", "RUNNING PreemptTime=None"]
     shown = iter([*answers, answers[-1]])
-    monkeypatch.setattr("hpc.slurm.ask", lambda *_: f"JobId=7 JobState={next(shown)}")
+    monkeypatch.setattr("hpc.jobs.slurm.ask", lambda *_: f"JobId=7 JobState={next(shown)}")
     with pytest.raises(Ended, match="0"):
         leave(tmp_path, StopCause.TERMINATE)
     assert next(shown, None) is None

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from hpc.attempts import History, read_history
+from hpc.jobs.attempts import History, read_history
 from tests.slurm.cluster import SlurmCluster
 
 ROOT = Path(__file__).resolve().parents[2]

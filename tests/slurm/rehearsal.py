@@ -61,15 +61,38 @@ class Rehearsal(ClusterRun):
 
     # -- interruptions ---------------------------------------------------------------------------------------------
 
-    def interrupt(self, kind: str, at_step: int, harm: Callable[[], object]) -> Recovery:
-        """Do something to the run once it has come to a step, and wait until it trains again."""
-        self.wait(f"step {at_step}", lambda: self.last_step() >= at_step)
+    def interrupt(
+        self, kind: str, at_step: int, harm: Callable[[], object], repair: Callable[[], object] | None = None
+    ) -> None:
+        """Do something to the run once it has come to a step, and wait until it trains again.
+
+        Args:
+            repair: what somebody does once the ranks have ended.
+        """
+        self._train_to(at_step)
         line = {"attempt": self.attempt(), "kind": kind, "ranks": self.ranks}
         with (self.folder / INTERRUPTIONS).open("a") as file:
             file.write(json.dumps(line) + "\n")
-        recovery = self.survive(kind, harm, steps=1)
-        self.recoveries.append(recovery)
-        return recovery
+        self.recoveries.append(self.survive(kind, harm, repair))
+
+    def cancel(self, at_step: int, nodes: int) -> None:
+        """A person cancels the job by SLURM's own command, and goes on with another number of nodes."""
+        self.interrupt(
+            "scancel",
+            at_step,
+            lambda: self.cluster.run("scancel", self.job),
+            lambda: self._go_on("CANCELLED", nodes),
+        )
+
+    def stop(self, at_step: int, nodes: int) -> None:
+        """A person lets the run stop by itself, and goes on with another number of nodes."""
+        self.interrupt("STOP file", at_step, (self.folder / "STOP").touch, lambda: self._go_on("COMPLETED", nodes))
+
+    def lose_node(self, kind: str, at_step: int, rank: int, harm: Callable[[str], None]) -> None:
+        """The node of a rank is lost, and comes back once SLURM has noticed."""
+        self._train_to(at_step)
+        node = self.history().attempts[-1].nodes[rank]
+        self.interrupt(kind, at_step, lambda: harm(node), lambda: self._mend(node))
 
     def run_out_of_time(self) -> float:
         """SLURM's own clock runs out, a minute or so from now; the ranks sleep meanwhile. When its signal came."""
@@ -83,32 +106,16 @@ class Rehearsal(ClusterRun):
         self.cluster.run("scontrol", "update", f"jobid={self.job}", "timelimit=60")
         return woken
 
-    def cancel_and_resume(self, nodes: int) -> None:
-        """A person cancels the job by SLURM's own command, and goes on with another number of nodes."""
-        self.cluster.run("scancel", self.job)
-        self.wait("the job to be gone", lambda: self.job_state() == "CANCELLED" and not self.cluster.tasks(self.job))
-        self.go_on(nodes)
+    def _train_to(self, step: int) -> None:
+        self.wait(f"step {step}", lambda: self.last_step() >= step)
 
-    def stop_and_resume(self, nodes: int) -> None:
-        (self.folder / "STOP").touch()
-        self.wait_for_state("COMPLETED")
-        (self.folder / "STOP").unlink()
-        self.go_on(nodes)
-
-    def go_on(self, nodes: int) -> None:
+    def _go_on(self, once: str, nodes: int) -> None:
+        self.wait_for_state(once)
+        (self.folder / "STOP").unlink(missing_ok=True)
         self.ranks = nodes
         self.resume(nodes, "--partition", "low")
 
-    def lose_node(self, rank: int) -> None:
-        """The machine of a rank loses its power, and has it again once SLURM has noticed."""
-        node = self.history().attempts[-1].nodes[rank]
-        self.cluster.kill_slurmd(node)
-        self.wait_for_state("PENDING")
-        self.cluster.resume(node)
-
-    def lose_node_by_order(self, rank: int) -> None:
-        node = self.history().attempts[-1].nodes[rank]
-        self.cluster.set_down(node)
+    def _mend(self, node: str) -> None:
         self.wait_for_state("PENDING")
         self.cluster.resume(node)
 

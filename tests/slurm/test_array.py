@@ -10,8 +10,8 @@ import pytest
 
 from hpc import cli
 from hpc import config as configs
-from hpc.attempts import Attempt, read_history
-from hpc.slurm import job_states
+from hpc.jobs.attempts import Attempt, read_history
+from hpc.jobs.slurm import job_states
 from hpc.sweep import cancel_sweep, sweep_table
 from hpc.sweep import run as sweeping
 from shards.build_moving_mnist import build_moving_mnist

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from hpc.attempts import Submission, note_submission
-from hpc.control import cancel_run
-from hpc.follow import follow
+from hpc.jobs.attempts import Submission, note_submission
+from hpc.jobs.control import cancel_run
+from hpc.jobs.follow import follow
+from hpc.jobs.status import status
 from hpc.run_folder import RunFolder
-from hpc.status import status
 
 pytestmark = pytest.mark.slurm
 
@@ -45,7 +45,7 @@ def wait_for(cluster, job: str, state: str) -> None:
 
 
 def test_a_requeued_job_is_followed_to_its_real_end(on_cluster, run, capsys, monkeypatch):
-    monkeypatch.setattr("hpc.follow.STATE_EVERY", 1)
+    monkeypatch.setattr("hpc.jobs.follow.STATE_EVERY", 1)
     script = "echo life ${SLURM_RESTART_COUNT:-0}; [ ${SLURM_RESTART_COUNT:-0} = 1 ] || exec sleep 60; sleep 1"
     job, log = submit(on_cluster, run, script)
     results: list[int] = []

@@ -16,6 +16,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from hpc.tracking.__main__ import main
@@ -71,17 +72,17 @@ def _disturb(run: Rehearsal) -> None:
     only_by_term = dataclasses.replace(cluster.settings, preempt_send_user_signal=False, grace_s=12)
     run.interrupt("time limit", 30, run.run_out_of_time)
     run.interrupt("SIGKILL of a rank", 70, lambda: kill_rank(run, 2, signal.SIGKILL))
-    run.interrupt("scancel", 110, lambda: run.cancel_and_resume(2))
-    run.interrupt("node lost", 150, lambda: run.lose_node(1))
+    run.cancel(110, nodes=2)
+    run.lose_node("node lost", 150, 1, cluster.kill_slurmd)
     announcing = cluster.settings
     cluster.configure(only_by_term)
     run.interrupt("preempted (TERM)", 190, run.preempt)
     cluster.configure(announcing)
-    run.interrupt("scancel", 230, lambda: run.cancel_and_resume(3))
+    run.cancel(230, nodes=3)
     run.interrupt("scontrol requeue", 270, lambda: cluster.run("scontrol", "requeue", run.job))
     run.interrupt("preempted (USR2)", 300, run.preempt)
-    run.interrupt("STOP file", 330, lambda: run.stop_and_resume(4))
-    run.interrupt("node set DOWN", 360, lambda: run.lose_node_by_order(3))
+    run.stop(330, nodes=4)
+    run.lose_node("node set DOWN", 360, 3, cluster.set_down)
 
 
 @pytest.fixture
@@ -143,7 +144,7 @@ def test_every_clip_is_seen_once_in_each_epoch_in_the_order_of_the_stream(run):
     for epoch in range(EPOCHS):
         assert set(Counter(clips[epoch * CLIPS : (epoch + 1) * CLIPS]).values()) == {1}
         assert len(set(clips[epoch * CLIPS : (epoch + 1) * CLIPS])) == CLIPS
-    order = Order(1, source.fingerprint, CLIPS).index(range(STEPS * GLOBAL_BATCH))
+    order = Order(1, source.fingerprint, CLIPS).index(np.arange(STEPS * GLOBAL_BATCH))
     assert clips == [source.table.key(clip) for clip in order.tolist()]
 
 

@@ -13,11 +13,11 @@ from unittest import mock
 import pytest
 import torch.distributed as dist
 
-from hpc import doctor, fabric
 from hpc.config import Config
 from hpc.distributed import World
-from hpc.doctor import doctor_rank
-from hpc.probes import KIB, MIB
+from hpc.health import doctor, fabric
+from hpc.health.doctor import doctor_rank
+from hpc.health.probes import KIB, MIB
 from tests.hpc.ranks import on_ranks
 
 RANKS = 3
@@ -50,13 +50,13 @@ def _examinations(world: World, tmp: Path) -> dict[str, int]:
     config = Config()
     codes = {"sound": doctor_rank(world, folders["sound"], config)}
     bad = world.rank == 1
-    with mock.patch("hpc.fabric.dist.all_reduce", _sluggish() if bad else dist.all_reduce):
+    with mock.patch("hpc.health.fabric.dist.all_reduce", _sluggish() if bad else dist.all_reduce):
         codes["slow"] = doctor_rank(world, folders["slow"], config)
     fabric.PAIR_TIMEOUT = datetime.timedelta(seconds=1)
-    with mock.patch("hpc.fabric._all_reduce_times", _unreachable if bad else fabric._all_reduce_times):
+    with mock.patch("hpc.health.fabric._all_reduce_times", _unreachable if bad else fabric._all_reduce_times):
         codes["unreachable"] = doctor_rank(world, folders["unreachable"], config)
     codes["missing"] = doctor_rank(world, folders["missing"], config)
-    with mock.patch("hpc.fabric.new_buffer", _unreachable if bad else fabric.new_buffer):
+    with mock.patch("hpc.health.fabric.new_buffer", _unreachable if bad else fabric.new_buffer):
         codes["no device"] = doctor_rank(world, folders["no device"], config)
     os.environ["SLURMD_NODENAME"] = "n1"
     codes["one node"] = doctor_rank(world, folders["one node"], config)

@@ -19,7 +19,7 @@ SUFFIXES = (".py", ".yaml", ".typed")
 
 def code_root() -> Path:
     """Folder that holds the packages of this process."""
-    return Path(__file__).resolve().parent.parent
+    return Path(__file__).resolve().parents[2]
 
 
 def keep_code(shelf: Path) -> Path:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc import probes
-from hpc.findings import (
+from hpc.health import probes
+from hpc.health.findings import (
     ERROR,
     WARNING,
     Finding,
@@ -27,7 +27,7 @@ from hpc.findings import (
     usual_versions,
     verdicts,
 )
-from hpc.probes import GIB, KIB, MIB, Measurement
+from hpc.health.probes import GIB, KIB, MIB, Measurement
 
 if TYPE_CHECKING:
     from hpc.distributed import World
@@ -78,7 +78,7 @@ def preflight(world: World, folder: Path, data_root: str | None) -> PreflightRep
         PreflightError: something that cannot work; nodes to leave out are named.
     """
     start = time.monotonic()
-    from hpc import fabric
+    from hpc.health import fabric
 
     nodes = world.gather(probes.node_name())
     asking = [ranks[0] for ranks in fabric.first_ranks(nodes).values()]

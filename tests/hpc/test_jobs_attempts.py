@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hpc.attempts import (
+from hpc.jobs.attempts import (
     ATTEMPTS_FILE,
     Attempt,
     Failure,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 
-from hpc.findings import Pair, to_exclude, usual_versions, verdicts
-from hpc.probes import GIB, MIB, Clock, Device, Disk, Measurement, Memory
+from hpc.health.findings import Pair, to_exclude, usual_versions, verdicts
+from hpc.health.probes import GIB, MIB, Clock, Device, Disk, Measurement, Memory
 
 NODES = [f"n{number}" for number in range(1, 9)]
 VERSIONS = {

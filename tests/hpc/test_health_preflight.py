@@ -14,8 +14,8 @@ from unittest import mock
 import pytest
 
 from hpc.distributed import World
-from hpc.findings import PreflightError
-from hpc.preflight import preflight
+from hpc.health.findings import PreflightError
+from hpc.health.preflight import preflight
 from hpc.tracking import strict_json
 from tests.hpc.ranks import on_ranks
 
@@ -59,13 +59,13 @@ def _preflights(world: World, tmp: Path) -> dict[str, Any]:
     folder = tmp / "missing" if world.rank == 2 else tmp
     outcomes["cannot write"] = _outcome(world, folder)
     outcomes["no data"] = _outcome(world, tmp, str(folder))
-    with _only(world.rank == 1, "hpc.probes.this_device", _no_device):
+    with _only(world.rank == 1, "hpc.health.probes.this_device", _no_device):
         outcomes["no device"] = _outcome(world, tmp)
-    with _only(world.rank == 3, "hpc.probes.code_version", lambda: "0.1.0+other"):
+    with _only(world.rank == 3, "hpc.health.probes.code_version", lambda: "0.1.0+other"):
         outcomes["other code"] = _outcome(world, tmp)
-    with _only(world.rank == 1, "hpc.fabric.time", _LateClock()):
+    with _only(world.rank == 1, "hpc.health.fabric.time", _LateClock()):
         outcomes["late clock"] = _outcome(world, tmp)
-    with _only(world.rank == 0, "hpc.fabric.wrong_elements", lambda *_: 5):
+    with _only(world.rank == 0, "hpc.health.fabric.wrong_elements", lambda *_: 5):
         outcomes["wrong sums"] = _outcome(world, tmp)
     outcomes["left behind"] = sorted(path.name for path in tmp.iterdir())
     outcomes["deepspeed imported"] = "deepspeed" in sys.modules

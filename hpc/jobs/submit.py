@@ -17,10 +17,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hpc.attempts import Submission, note_submission
 from hpc.config import Config, ConfigError
+from hpc.jobs.attempts import Submission, note_submission
+from hpc.jobs.snapshot import code_digest, keep_code
 from hpc.run_folder import RunFolder
-from hpc.snapshot import code_digest, keep_code
 from hpc.task import Task
 
 SITE_OPTIONS = ("partition", "qos", "account", "constraint", "exclude", "comment")
@@ -229,9 +229,9 @@ def _python_setup(code: Path) -> list[str]:
 
 
 def _teardown(which: str) -> list[str]:
-    """Shell lines after srun: a job whose ranks failed may be started again (hpc/restart.py decides)."""
+    """Shell lines after srun: a job whose ranks failed may be started again (hpc/jobs/restart.py decides)."""
     return [
         "code=$?",
-        f'[ $code = 0 ] || {shlex.quote(sys.executable)} -m hpc.restart {which} --code "$code"',
+        f'[ $code = 0 ] || {shlex.quote(sys.executable)} -m hpc.jobs.restart {which} --code "$code"',
         "exit $code",
     ]

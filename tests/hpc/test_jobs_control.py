@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from hpc import control
-from hpc.attempts import Attempt, Submission, note_end, note_start, note_submission, read_history
 from hpc.config import ConfigError
-from hpc.control import cancel_run
+from hpc.jobs import control
+from hpc.jobs.attempts import Attempt, Submission, note_end, note_start, note_submission, read_history
+from hpc.jobs.control import cancel_run
 from hpc.run_folder import RunFolder
 from hpc.tracking.journal import Journal
 from tests.hpc.fake_slurm import DOWN, FakeSlurm, line

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from hpc.probes import GIB, MIB, Measurement
+from hpc.health.probes import GIB, MIB, Measurement
 
 T = TypeVar("T")
 SLOW_FACTOR = 2.0

@@ -1,6 +1,6 @@
 """What a rank finds out about its machine on its own: device, memory, versions, disk, one matrix product.
 
-In: this machine. Out: `Measurement`, plain data that can be gathered, judged (`hpc.findings`) and kept as JSON.
+In: this machine. Out: `Measurement`, plain data that can be gathered, judged (`hpc.health.findings`) and kept as JSON.
 No probe here talks to another rank, and a failed one is data, too: an exception on one rank would leave the others
 waiting in the next collective. Torch is imported only by the probes that need it.
 """
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hpc.snapshot import code_digest
+from hpc.jobs.snapshot import code_digest
 from hpc.version import code_version
 
 if TYPE_CHECKING:

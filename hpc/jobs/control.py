@@ -11,13 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from hpc import slurm
-from hpc.attempts import History, note_cancelled, read_history
 from hpc.config import ConfigError
-from hpc.forecast import LOCAL
+from hpc.jobs import slurm
+from hpc.jobs.attempts import LOCAL, History, note_cancelled, read_history
+from hpc.jobs.slurm import JobState, SlurmError
 from hpc.machine import has_slurm
 from hpc.run_folder import RunFolder
-from hpc.slurm import JobState, SlurmError
 from hpc.tracking.journal import JournalError, last_record
 
 PATIENCE_S = 90.0

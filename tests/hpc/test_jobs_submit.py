@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from hpc import config as configs
-from hpc import submit as submission
 from hpc.config import ConfigError
+from hpc.jobs import submit as submission
+from hpc.jobs.snapshot import code_digest, keep_code
+from hpc.jobs.submit import again, outside_of_jobs, sbatch_text, submit
 from hpc.run_folder import RunFolder
-from hpc.snapshot import code_digest, keep_code
-from hpc.submit import again, outside_of_jobs, sbatch_text, submit
 from hpc.task import Task
 
-ROOT = Path(submission.__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def script(folder: Path, *overrides: str, world_size: int = 4, verb: str = "train") -> list[str]:
@@ -99,7 +99,10 @@ def test_a_job_imports_the_code_it_was_submitted_with_wherever_that_was(tmp_path
     decoy = tmp_path / "elsewhere" / "hpc"
     decoy.mkdir(parents=True)
     (decoy / "__init__.py").write_text("raise SystemExit('the wrong checkout')")
-    lines = [*submission._python_setup(keep_code(tmp_path / "code")), f'{sys.executable} -c "import hpc.task; print(hpc.task.__file__)"']
+    lines = [
+        *submission._python_setup(keep_code(tmp_path / "code")),
+        f'{sys.executable} -c "import hpc.task; print(hpc.task.__file__)"',
+    ]
     assert shell("\n".join(lines), decoy.parent) == str(tmp_path / "code" / code_digest() / "hpc" / "task.py")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc.follow import SETTLE_S, Tail, Watch, follow
+from hpc.jobs.follow import SETTLE_S, Tail, Watch, follow
 from hpc.watchdog.logs import limit
 from tests.hpc.fake_slurm import DOWN, FakeSlurm, line
 
@@ -89,7 +89,7 @@ def test_ctrl_c_ends_the_following_and_not_the_job(tmp_path, slurm):
     log = tmp_path / "log"
     log.write_text("a step\n")
     slurm.answers(line("7", "RUNNING", nodes="n1"))
-    code = "import sys, pathlib, hpc.follow as f; sys.exit(f.follow('7', pathlib.Path(sys.argv[1])))"
+    code = "import sys, pathlib, hpc.jobs.follow as f; sys.exit(f.follow('7', pathlib.Path(sys.argv[1])))"
     with subprocess.Popen([sys.executable, "-c", code, log], cwd=ROOT, text=True, stdout=subprocess.PIPE) as following:
         assert following.stdout
         while following.stdout.readline() != "a step\n":

@@ -1,4 +1,4 @@
-"""After a job's ranks have failed: is it started again? `python -m hpc.restart --run RUN --code CODE`.
+"""After a job's ranks have failed: is it started again? `python -m hpc.jobs.restart --run RUN --code CODE`.
 
     batch script: srun ranks --non-zero code--> this program --> scontrol requeue, or a diagnosis and a failed job
 
@@ -18,11 +18,11 @@ import time
 from pathlib import Path
 
 from hpc import config as configs
-from hpc import slurm
-from hpc.attempts import Attempt, History, note_end, note_start, read_history
 from hpc.config import ConfigError
 from hpc.errors import USER_ERROR
-from hpc.no_progress import NoProgressError, refuse_without_progress
+from hpc.jobs import slurm
+from hpc.jobs.attempts import Attempt, History, note_end, note_start, read_history
+from hpc.jobs.no_progress import NoProgressError, refuse_without_progress
 from hpc.run_folder import RunFolder
 
 
@@ -65,7 +65,7 @@ def _with_this_attempt(folder: RunFolder, code: int, job: str) -> History:
 
 
 def main(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="hpc.restart")
+    parser = argparse.ArgumentParser(prog="hpc.jobs.restart")
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--run", help="the run's folder")
     which.add_argument("--runs", help="a file of run folders, a line for each element of this array")
@@ -76,7 +76,9 @@ def main(argv: list[str]) -> int:
         path = Path(options.runs).read_text().splitlines()[int(os.environ.get("SLURM_ARRAY_TASK_ID", "0"))]
     job = slurm.this_job()
     if job is None:
-        raise ConfigError("hpc.restart belongs to a SLURM job's batch script; to continue a run: launch.py resume RUN")
+        raise ConfigError(
+            "hpc.jobs.restart belongs to a SLURM job's batch script; to continue a run: launch.py resume RUN"
+        )
     try:
         decision = restart(RunFolder(Path(path)), options.code, job)
     except (slurm.SlurmError, ConfigError, NoProgressError) as error:

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpc import probes
 from hpc.checkpoint.durable import replace_text
-from hpc.findings import (
+from hpc.health import probes
+from hpc.health.findings import (
     SEVERITIES,
     Finding,
     Pair,
@@ -28,7 +28,7 @@ from hpc.findings import (
     usual_versions,
     verdicts,
 )
-from hpc.probes import GIB, KIB, MIB, Measurement
+from hpc.health.probes import GIB, KIB, MIB, Measurement
 from hpc.tracking import strict_json
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def doctor_rank(world: World, folder: Path, config: Config) -> int:
 
 def examine(world: World, folder: Path, data_root: str = "") -> Examination:
     """Measure everything. A probe that fails on one rank is a finding; the others do not wait for it. Collective."""
-    from hpc import fabric
+    from hpc.health import fabric
 
     def say(what: str) -> None:
         if world.rank == 0:
@@ -193,7 +193,7 @@ def _bandwidth_rows(examined: Examination) -> list[list[str]]:
     medians = all_reduce_medians(examined.measurements)
     if not medians:
         return []
-    from hpc.fabric import bandwidths, size_text
+    from hpc.health.fabric import bandwidths, size_text
 
     members = len(examined.measurements)
     rows = [["all-reduce of", "ms", "algorithm GiB/s", "bus GiB/s"]]

@@ -11,7 +11,7 @@ import os
 import time
 from pathlib import Path
 
-from hpc.attempts import Attempt, History, read_history
+from hpc.jobs.attempts import Attempt, History, read_history
 from hpc.run_folder import RunFolder
 
 LOG_LINES = 20

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from hpc.attempts import Failure, note_cancelled, note_failure
 from hpc.config import ConfigError
-from hpc.status import ATTEMPTS_SHOWN, SILENT_S, WIDTH, status
+from hpc.jobs.attempts import Failure, note_cancelled, note_failure
+from hpc.jobs.status import ATTEMPTS_SHOWN, SILENT_S, WIDTH, status
 from tests.hpc.fake_slurm import DOWN, FakeSlurm, line
 from tests.hpc.lives import HOUR, Life
 
@@ -272,7 +272,7 @@ def test_a_schedule_of_weeks_is_read_in_a_moment_and_without_torch(tmp_path, no_
     with (life.folder.path / "metrics.jsonl").open("a") as file:
         file.writelines(words.format(10 + k, 100 * k, 1e9 + 10 * k, terms) for k in range(1, 15_001))
     code = (
-        "import sys, time; from pathlib import Path; start = time.process_time(); from hpc.status import status\n"
+        "import sys, time; from pathlib import Path; start = time.process_time(); from hpc.jobs.status import status\n"
         f"text = status(Path({str(life.folder.path)!r})); print(time.process_time() - start, 'torch' in sys.modules)\n"
         "print(text)"
     )

@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 ATTEMPTS_FILE = "attempts.jsonl"
+LOCAL = "local"
+"""Instead of a job's id, for ranks that SLURM did not start."""
 
 
 @dataclass(frozen=True)

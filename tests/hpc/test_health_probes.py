@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from hpc import probes
-from hpc.probes import GIB, MIB, Measurement
+from hpc.health import probes
+from hpc.health.probes import GIB, MIB, Measurement
 
 
 def _machine(root: Path, cgroup: str, files: dict[str, str]) -> Path:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from hpc import config as configs
-from hpc import restart as restarting
-from hpc.attempts import Attempt, Failure, Submission, note_cancelled, note_failure, note_start, note_submission
-from hpc.no_progress import NoProgressError, refuse_without_progress
+from hpc.jobs import restart as restarting
+from hpc.jobs.attempts import Attempt, Failure, Submission, note_cancelled, note_failure, note_start, note_submission
+from hpc.jobs.no_progress import NoProgressError, refuse_without_progress
 from hpc.run_folder import RunFolder
 
 ATTEMPT = Attempt(1, "train", 2.0, "77", 0, ["n1", "n2"], 2, None)

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 
-from hpc.snapshot import PACKAGES, code_digest, code_root, keep_code
+from hpc.jobs.snapshot import PACKAGES, code_digest, code_root, keep_code
 from hpc.version import VERSION_FILE, code_version
 
 
@@ -25,7 +25,7 @@ def test_the_same_code_is_kept_once_and_an_edit_makes_another_folder(tmp_path, m
     shelf = tmp_path / "code"
     first = keep_code(shelf)
     assert keep_code(shelf) == first == shelf / code_digest()
-    monkeypatch.setattr("hpc.snapshot.code_root", lambda: first)
+    monkeypatch.setattr("hpc.jobs.snapshot.code_root", lambda: first)
     assert keep_code(tmp_path / "again").name == first.name
     edited = first / "hpc" / "noise.py"
     edited.write_text(edited.read_text() + "\n# edited\n")

@@ -20,11 +20,10 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from hpc import slurm
-from hpc.attempts import Attempt, History, read_history
 from hpc.config import Config, ConfigError, load_file
-from hpc.forecast import (
-    LOCAL,
+from hpc.jobs import slurm
+from hpc.jobs.attempts import LOCAL, Attempt, History, read_history
+from hpc.jobs.forecast import (
     attempt_costs,
     end_of,
     eta,
@@ -35,11 +34,11 @@ from hpc.forecast import (
     shown,
     wanted_s,
 )
-from hpc.forecast import waits as waits_of
+from hpc.jobs.forecast import waits as waits_of
+from hpc.jobs.progress import Progress, newest_sign, read_progress
+from hpc.jobs.slurm import JobState, SlurmError
 from hpc.machine import has_slurm
-from hpc.progress import Progress, newest_sign, read_progress
 from hpc.run_folder import RunFolder
-from hpc.slurm import JobState, SlurmError
 from hpc.stop import StopCause
 from hpc.tracking.console import format_duration
 

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from hpc.progress import LONG_GAP_S, newest_sign, read_progress
+from hpc.jobs.progress import LONG_GAP_S, newest_sign, read_progress
 from hpc.tracking.journal import Journal, read_records, surviving
 from tests.hpc.lives import Life
 

@@ -20,8 +20,8 @@ import torch
 import torch.distributed as dist
 
 from hpc.distributed import World
-from hpc.findings import Pair
-from hpc.probes import GIB, KIB, MIB, Clock, synchronize
+from hpc.health.findings import Pair
+from hpc.health.probes import GIB, KIB, MIB, Clock, synchronize
 
 TRIPS = 8
 PERIOD = 7

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hpc.attempts import read_history
 from hpc.config import ConfigError
-from hpc.forecast import (
+from hpc.jobs.attempts import read_history
+from hpc.jobs.forecast import (
     attempt_costs,
     eta,
     job_plan,
@@ -18,7 +18,7 @@ from hpc.forecast import (
     waits,
     wanted_s,
 )
-from hpc.progress import read_progress
+from hpc.jobs.progress import read_progress
 from hpc.run_folder import RunFolder
 from tests.hpc.lives import HOUR, Life
 

@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hpc import slurm
-from hpc.slurm import JobState, SlurmError
+from hpc.jobs import slurm
+from hpc.jobs.slurm import JobState, SlurmError
 
 STATE_EVERY = 5
 """SLURM is asked at every so-many-th look at the log: all users share its controller."""

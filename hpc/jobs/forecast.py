@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from hpc import config as configs
-from hpc.attempts import Attempt, History, read_history
 from hpc.config import Config, ConfigError
-from hpc.progress import Progress, read_progress
+from hpc.jobs.attempts import LOCAL, Attempt, History, read_history
+from hpc.jobs.progress import Progress, read_progress
 from hpc.run_folder import RunFolder
 from hpc.tracking.console import format_duration
 
-LOCAL = "local"
 ASSUMED_OVERHEAD_S = 120.0
 ASSUMED_SAVE_S = 30.0
 EARLY_SIGNAL_S = 60.0

@@ -1,0 +1,1 @@
+"""What nodes are like: probes, what they mean, the check of every attempt, the doctor."""
