@@ -196,8 +196,7 @@ def _telling_why(folder: RunFolder, ranks: Ranks) -> Iterator[None]:
         job = slurm.this_job() or LOCAL
         node = socket.gethostname()
         failure = Failure(time.time(), job, slurm.restarts(), ranks.rank, node, code == USER_ERROR, text[:2000])
-        with contextlib.suppress(OSError):
-            note_failure(folder.path, failure)
+        note_failure(folder.path, failure)
         if isinstance(error, FOR_USERS) and _under_submitit():
             print(f"error: {error}", file=sys.stderr, flush=True)
             sys.exit(code)
@@ -205,7 +204,7 @@ def _telling_why(folder: RunFolder, ranks: Ranks) -> Iterator[None]:
 
 
 def _under_submitit() -> bool:
-    return "SUBMITIT_EXECUTOR" in os.environ
+    return "SUBMITIT_EXECUTOR" in os.environ and "ODEVID_LAUNCHER" not in os.environ
 
 
 def _was_cancelled(run_dir: str) -> bool:

@@ -10,13 +10,15 @@ In:  what happens to a run's jobs. Out: its submissions and attempts, for people
     ended      it has left in order (saved), or rank 0 said why it failed; a killed one has no such line
     failed     a rank says why it ends: rank 0 may not know
 
-Every event holds `time` (seconds since 1970). One line is one `write` to a file opened for appending.
+Every event holds `time` (seconds since 1970). One line is one `write` to a file opened for appending. Where the disk
+refuses it, a beginning is an error; the rest is a warning, since it must not end what has come so far.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -129,16 +131,16 @@ def note_start(run_dir: Path, attempt: Attempt) -> None:
 
 
 def note_training(run_dir: Path, number: int, step: int) -> None:
-    _append(run_dir, "training", {"number": number, "training_time": time.time(), "training_step": step})
+    _try_to_append(run_dir, "training", {"number": number, "training_time": time.time(), "training_step": step})
 
 
 def note_end(run_dir: Path, number: int, step: int | None, cause: str, error: str = "") -> None:
     ended = {"number": number, "ended_time": time.time(), "ended_step": step, "cause": cause, "error": error}
-    _append(run_dir, "ended", ended)
+    _try_to_append(run_dir, "ended", ended)
 
 
 def note_failure(run_dir: Path, failure: Failure) -> None:
-    _append(run_dir, "failed", asdict(failure))
+    _try_to_append(run_dir, "failed", asdict(failure))
 
 
 def read_history(run_dir: Path) -> History:
@@ -179,6 +181,13 @@ def _known(kind: type, event: dict[str, Any]) -> dict[str, Any]:
     """Without fields that a later version of the code may have added."""
     names = {item.name for item in fields(kind)}
     return {name: value for name, value in event.items() if name in names}
+
+
+def _try_to_append(run_dir: Path, event: str, data: dict[str, Any]) -> None:
+    try:
+        _append(run_dir, event, data)
+    except OSError as error:
+        print(f"WARNING: not noted in {run_dir}/{ATTEMPTS_FILE}: {event} ({error})", file=sys.stderr, flush=True)
 
 
 def _append(run_dir: Path, event: str, data: dict[str, Any]) -> None:

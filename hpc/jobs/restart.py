@@ -81,7 +81,7 @@ def main(argv: list[str]) -> int:
         )
     try:
         decision = restart(RunFolder(Path(path)), options.code, job)
-    except (slurm.SlurmError, ConfigError, NoProgressError) as error:
+    except (slurm.SlurmError, ConfigError, NoProgressError, OSError) as error:
         decision = f"not started again: {error}"
     print(f"job {job} ended with code {options.code}; {decision}", flush=True)
     return 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from hpc.jobs.attempts import (
     ATTEMPTS_FILE,
     Attempt,
@@ -39,6 +41,14 @@ def test_what_happened_reads_back(tmp_path):
     assert attempt.training_time is not None and attempt.ended_time is not None
     assert attempt.training_time <= attempt.ended_time
     assert history.next_number() == 2
+
+
+def test_an_end_that_the_disk_refuses_to_note_is_a_warning_a_beginning_is_an_error(tmp_path, capsys):
+    (tmp_path / ATTEMPTS_FILE).mkdir()
+    note_end(tmp_path, 1, 12, "preempt")
+    assert "WARNING: not noted" in capsys.readouterr().err
+    with pytest.raises(OSError):
+        note_start(tmp_path, ATTEMPT)
 
 
 def test_a_run_without_attempts_has_an_empty_history(tmp_path):
