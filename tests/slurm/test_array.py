@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import signal
 import time
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from hpc import cli
 from hpc import config as configs
 from hpc.jobs.attempts import Attempt, read_history
 from hpc.jobs.slurm import job_states
+from hpc.run_folder import RunFolder
 from hpc.sweep import cancel_sweep, sweep_table
 from hpc.sweep import run as sweeping
 from shards.build_moving_mnist import build_moving_mnist
@@ -118,3 +121,38 @@ def test_a_sweep_is_cancelled_as_one_and_stays_so_until_it_is_asked_for(on_clust
     assert "goes on from step" in capsys.readouterr().out
     assert len(on_cluster.run("squeue", "-h", "-r").splitlines()) == 3
     on_cluster.clear()
+
+
+@pytest.mark.slow
+def test_an_element_that_crashes_or_is_preempted_comes_back_alone(on_cluster, seeds):
+    base = "{experiment: srvp_smmnist, size: test, train.steps: 1000000, data.root: whole, checkpoint.every: 5}"
+    Path("seeds.yaml").write_text(f"base: {base}\nseeds: [1, 2]")
+    assert cli.main([*COMMAND]) == 0
+    job = read_history(FOLDER / "seed=2").submissions[-1].job
+    assert job.endswith("_1")
+    for number, signal_name in enumerate(("KILL", "USR2"), start=1):
+        _wait_until_trained_from_a_checkpoint("seed=1", 1)
+        _wait_until_trained_from_a_checkpoint("seed=2", number)
+        if signal_name == "KILL":
+            (rank,) = on_cluster.tasks(on_cluster.show(job)["JobId"]).values()
+            os.kill(rank, signal.SIGKILL)
+        else:
+            on_cluster.run("scancel", "--signal", signal_name, job)
+    _wait_until_trained_from_a_checkpoint("seed=2", 3)
+    assert [(attempt.job, attempt.restart) for attempt in attempts("seed=2")] == [(job, 0), (job, 1), (job, 2)]
+    assert attempts("seed=2")[1].cause == "preempt"
+    assert attempts("seed=2")[2].training_step == attempts("seed=2")[1].ended_step
+    assert len(attempts("seed=1")) == 1
+    on_cluster.clear()
+
+
+def _wait_until_trained_from_a_checkpoint(name: str, attempt: int) -> None:
+    """Until that attempt of an element trains and the run has a checkpoint."""
+    deadline = time.monotonic() + 180
+    while len(found := attempts(name)) < attempt or found[attempt - 1].training_step is None or not _saved(name):
+        assert time.monotonic() < deadline, sweep_table(FOLDER)
+        time.sleep(0.1)
+
+
+def _saved(name: str) -> int:
+    return RunFolder(FOLDER / name).newest_checkpoint() or 0
