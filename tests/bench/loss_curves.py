@@ -122,6 +122,7 @@ def _mark_nodes(axes: Any, run: Path, last: int) -> None:
                 ha="center",
                 va="top",
                 color=QUIET,
+                bbox={"facecolor": SHADES.get(size, "#f2f2f2"), "edgecolor": "none", "pad": 1},
             )
 
 
