@@ -6,17 +6,18 @@ No torch import: everything here runs on a login node in well under a second.
 
 from __future__ import annotations
 
+import os
 import sys
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hpc import config as configs
+from hpc.config import ConfigError
 from hpc.errors import FOR_USERS, USER_ERROR
-from hpc.prepare import existing, needs_run, prepare, refuse_stopped, world_size_of
+from hpc.prepare import existing, needs_run, prepare, world_size_of
 from hpc.request import Request, parse
 from hpc.run_folder import existing_run, new_run_folder
-from hpc.starting import ensure_data, make_folder, start
+from hpc.starting import ensure_data, make_folder, start, warn_of_other_jobs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         request = parse(arguments, {name: meaning for name, (_, meaning) in VERBS.items()})
         return VERBS[request.verb][0](request)
+    except BrokenPipeError:  # `| head` has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for the interpreter's last flush
+        return 0
     except FOR_USERS as error:
         if "--debug" in arguments:
             raise
@@ -46,7 +50,8 @@ def run_train(request: Request) -> int:
     from hpc.plan import plan_batches
 
     plan = plan_batches(config.train.global_batch, world_size, config.train.micro_batch, config.train.batchnorm_group)
-    ensure_data(config, folder)
+    warn_of_other_jobs(folder, request)
+    ensure_data(config, folder, resuming=request.verb == "resume")
     resume = make_folder(config, folder, request)
     print(
         f"{config.experiment}{' size=' + config.size if config.size else ''}: {plan}\nrun folder {folder.path}",
@@ -57,23 +62,23 @@ def run_train(request: Request) -> int:
 
 def run_evaluate(request: Request) -> int:
     config, folder = existing(request)
+    if not any(word.startswith("cluster.nodes=") for word in request.overrides):
+        config.cluster.nodes = 1  # not as many as the training had
     if request.dry_run:
         print(configs.to_yaml(config))
         return 0
-    refuse_stopped(folder)
-    name = f"evaluate-{zlib.crc32(configs.to_yaml(config).encode()):08x}.yaml"  # others may be queued with theirs
-    configs.save(config, folder.path / name)
-    return start("evaluate", folder, config, request, config_file=name)
+    if folder.newest_checkpoint() is None and not folder.model.is_file():
+        raise ConfigError(f"{folder.path} has no checkpoint yet: there is nothing to evaluate")
+    return start("evaluate", folder, config, request)
 
 
 def run_resume(request: Request) -> int:
     """A new job (or new ranks here) for a run that exists, on as many nodes as are asked for."""
-    folder = existing_run(needs_run(request))
-    if folder.stop.exists() and not request.dry_run:
-        folder.stop.unlink()
-        print(f"removed {folder.stop}: the run goes on")
-    if not request.dry_run:
-        folder.diagnosis.unlink(missing_ok=True)
+    config, folder = existing(request)
+    if folder.model.is_file() and (folder.newest_checkpoint() or 0) >= config.train.steps:
+        raise ConfigError(
+            f"{folder.path} is finished ({config.train.steps} steps): evaluate it, or ask for more with train.steps=N"
+        )
     return run_train(request)
 
 
@@ -81,6 +86,7 @@ def run_status(request: Request) -> int:
     from hpc.jobs.status import status
     from hpc.sweep import is_sweep, sweep_table
 
+    _nothing_else(request)
     path = Path(request.run) if request.run else None
     print(sweep_table(path) if path and is_sweep(path) else status(path))
     return 0
@@ -91,11 +97,18 @@ def run_cancel(request: Request) -> int:
     from hpc.sweep import cancel_sweep, is_sweep
 
     path = Path(needs_run(request))
+    _nothing_else(request)
+    if request.dry_run:
+        raise ConfigError("cancel has no --dry-run: `status RUN` shows the jobs that it would end")
     return cancel_sweep(path.resolve()) if is_sweep(path) else cancel_run(existing_run(str(path)))
 
 
 def run_doctor(request: Request) -> int:
     """Its folder holds a configuration like a run's, so that it starts as any task does."""
+    if request.run is not None and (Path(request.run) / "config.yaml").exists():
+        raise ConfigError(
+            f"run={request.run} is a run; doctor checks nodes, and makes a folder of its own: leave it out"
+        )
     request.run = request.run or str(new_run_folder("doctor"))
     config, folder = prepare(request)
     if request.dry_run:
@@ -114,6 +127,11 @@ def run_export(request: Request) -> int:
 
     print(f"wrote {export(config, folder)}; read it with odevid.load(path)")
     return 0
+
+
+def _nothing_else(request: Request) -> None:
+    if request.overrides:
+        raise ConfigError(f"{request.verb} takes one run and nothing else: what is {' '.join(request.overrides)}?")
 
 
 VERBS: dict[str, tuple[Callable[[Request], int], str]] = {

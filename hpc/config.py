@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from hpc.checkpoint.durable import replace_text
 from odevid.config import MODELS
 
 CONFIG_ROOT = Path(__file__).resolve().parent.parent / "configs"
@@ -256,6 +257,11 @@ class ClusterConfig:
         _at_least("cluster", self, 1, "nodes", "ranks_per_node", "cpus_per_task", "time_min")
         _at_least("cluster", self, 0, "mem_gb", "signal_delay_s")
         _at_least("cluster", self, 1, "max_idle_attempts")
+        _require(
+            self.signal_delay_s < 60 * self.time_min,
+            f"cluster.signal_delay_s={self.signal_delay_s}: expected less than the time limit, {60 * self.time_min} s "
+            f"(--time {self.time_min})",
+        )
 
 
 @dataclass
@@ -321,14 +327,18 @@ def load_file(path: Path, overrides: list[str] | None = None) -> Config:
         raise ConfigError(
             f"no {path}: that is not the folder of a started run; give run=DIR of one, or experiment=NAME"
         )
-    return to_config(_merge([(str(path), _read_yaml(path)), ("command line", _parse_overrides(overrides or []))]))
+    kept = _read_yaml(path)
+    if missing := {item.name for item in fields(Config)} - set(kept):
+        raise ConfigError(
+            f"{path} is not whole ({', '.join(sorted(missing))} missing): a full disk or a power cut may have done it; "
+            f"the last checkpoint's state.pt holds the configuration, and {path.parent}/submitted/ one for each launch"
+        )
+    return to_config(_merge([(str(path), kept), ("command line", _parse_overrides(overrides or []))]))
 
 
 def save(config: Config, path: Path) -> None:
-    """Write the resolved configuration as YAML (atomically: another rank may be reading)."""
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_text(to_yaml(config))
-    partial.replace(path)
+    """Write the resolved configuration as YAML: whole and durable, whoever else reads or writes it."""
+    replace_text(path, to_yaml(config))
 
 
 def to_yaml(config: Config) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hpc import config as configs
 from hpc.config import Config, ConfigError
+from hpc.identity import first_change
 from hpc.machine import count_gpus
 from hpc.request import Request
 from hpc.run_folder import RunFolder, existing_run, new_run_folder
@@ -43,6 +44,8 @@ def prepare(request: Request) -> tuple[Config, RunFolder]:
     if config.data.name != usual:
         print(f"NOTE: size={config.size} trains on {config.data.name}, not on {usual}.")
     path = Path(request.run) if request.run else new_run_folder(config.experiment)
+    if "%" in str(path.resolve()):
+        raise ConfigError(f"run={path}: SLURM reads % in the names of logs as its own; use another name")
     return _absolute(config), RunFolder(path.resolve())
 
 
@@ -62,19 +65,11 @@ def _refuse_another_run(folder: RunFolder, config: Config) -> None:
     if config.train.resume == "never" or not any(folder.checkpoints.glob("step-*")):
         return
     kept = configs.load_file(folder.config)
-    for section, before, after in (
-        ("model.", vars(kept.model), vars(config.model)),
-        ("data.moving_mnist.", vars(kept.data.moving_mnist), vars(config.data.moving_mnist)),
-        ("data.", {"name": kept.data.name}, {"name": config.data.name}),
-        ("train.", {"recipe": kept.train.recipe}, {"recipe": config.train.recipe}),
-        ("", {"seed": kept.seed}, {"seed": config.seed}),
-    ):
-        if changed := [key for key in after if after[key] != before.get(key)]:
-            key = changed[0]
-            raise ConfigError(
-                f"{section}{key}={after[key]}, but {folder.path} has checkpoints made with {before.get(key)}: "
-                "leave it out, use another run=, or start this one anew with train.resume=never"
-            )
+    if change := first_change(configs.to_dict(kept), configs.to_dict(config)):
+        raise ConfigError(
+            f"{change.key}={change.after}, but {folder.path} has checkpoints made with {change.before}: "
+            "leave it out, use another run=, or start this one anew with train.resume=never"
+        )
 
 
 def _size(request: Request) -> str:

@@ -102,6 +102,10 @@ def parse(argv: Sequence[str], verbs: Mapping[str, str]) -> Request:
         flags.append(f"cluster.mem_gb={_gigabytes(options.mem)}")
     if options.time is not None:
         flags.append(f"cluster.time_min={_minutes(options.time)}")
+    if options.ranks and (options.nodes or 1) > 1:
+        raise ConfigError(f"--ranks {options.ranks} runs here, --nodes {options.nodes} on SLURM: give one of them")
+    if verb == "doctor" and pairs and "=" not in pairs[0]:
+        raise ConfigError(f"doctor checks nodes, not runs; what is {pairs[0]}?")
     if options.ranks < 0:
         raise ConfigError(f"--ranks {options.ranks}: expected at least 1")
     return Request(

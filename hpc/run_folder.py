@@ -1,6 +1,7 @@
 """Where everything of a run lies. The folder is the run: whoever has it can resume, evaluate and report.
 
-config.yaml       resolved configuration, what every attempt reads
+config.yaml       resolved configuration, of the latest launch
+submitted/        the configuration of each launch: what its job reads, whatever is launched later
 code/             the code that its jobs run, one folder per version
 attempts.jsonl    its life in the queue: submissions, attempts, how they ended
 metrics.jsonl     the truth about what happened, one line per record
@@ -27,6 +28,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = path / "config.yaml"
+        self.submitted = path / "submitted"
         self.checkpoints = path / "checkpoints"
         self.pictures = path / "pictures"
         self.evaluation = path / "evaluation"

@@ -6,24 +6,35 @@ torch import, unless the ranks are this very process (`--debug`).
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpc import config as configs
-from hpc.config import Config
+from hpc.config import Config, ConfigError
+from hpc.jobs import slurm
+from hpc.jobs.attempts import LOCAL, read_history
+from hpc.machine import has_slurm
 from hpc.prepare import refuse_stopped, uses_gpus, world_size_of
 from hpc.request import Request
 from hpc.run_folder import RunFolder
 
+if TYPE_CHECKING:
+    from hpc.task import Task
 
-def ensure_data(config: Config, folder: RunFolder) -> None:
-    """Before anything is written: the run is not told to stop, and its data is there.
+
+def ensure_data(config: Config, folder: RunFolder, resuming: bool = False) -> None:
+    """Before anything is written: the run is not told to stop (unless a person resumes it), and its data is there.
 
     Raises:
         ConfigError, ShardError: what is missing, or in the way.
     """
     from hpc.data import ensure_dataset
 
-    refuse_stopped(folder)
+    if not resuming:
+        refuse_stopped(folder)
     config.data.root = ensure_dataset(config.data)
 
 
@@ -32,9 +43,45 @@ def make_folder(config: Config, folder: RunFolder, request: Request) -> str:
     folder.create()
     resume, config.train.resume = config.train.resume, "auto"  # a wish for this launch, not for the next one
     configs.save(config, folder.config)
+    folder.diagnosis.unlink(missing_ok=True)
+    if request.verb == "resume" and folder.stop.exists():
+        folder.stop.unlink()
+        print(f"removed {folder.stop}: the run goes on")
     if request.allow_pipe:
         folder.pipes.write_text("\n".join(request.allow_pipe) + "\n")
     return resume
+
+
+def make_task(verb: str, folder: RunFolder, config: Config, use_gpu: bool, resume: str = "auto") -> Task:
+    """What the ranks will run: the code and the configuration as they are now, whatever is launched later."""
+    from hpc.task import Task
+
+    text = configs.to_yaml(config)
+    name = f"submitted/{verb}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.yaml"
+    folder.submitted.mkdir(exist_ok=True)
+    configs.save(config, folder.path / name)
+    return Task(verb, str(folder.path), use_gpu, resume, name)
+
+
+def warn_of_other_jobs(folder: RunFolder, request: Request) -> None:
+    """Tell of jobs of this run that are not over: a new one waits for them.
+
+    Raises:
+        ConfigError: it would not wait, as ranks on this machine or beside an element of an array.
+    """
+    jobs = [s.job for s in read_history(folder.path).submissions if s.verb == "train" and s.job != LOCAL]
+    if not jobs or not has_slurm():
+        return
+    with contextlib.suppress(slurm.SlurmError):
+        for job in slurm.job_states(jobs).values():
+            if not job.unfinished:
+                continue
+            if request.where != "slurm" or "_" in job.job:
+                raise ConfigError(
+                    f"job {job.job} of this run is {job.state}: cancel it first (python hpc/launch.py cancel "
+                    f"{shlex.quote(str(folder.path))}), or wait for its end"
+                )
+            print(f"NOTE: job {job.job} of this run is {job.state}; the new one waits until it has left")
 
 
 def start(
@@ -43,13 +90,10 @@ def start(
     config: Config,
     request: Request,
     resume: str = "auto",
-    config_file: str = "config.yaml",
 ) -> int:
     """Run `verb` on the ranks; returns the exit code of what ran, or 0 for a submitted job."""
-    from hpc.task import Task
-
     world_size = world_size_of(config, request)
-    task = Task(verb, str(folder.path), uses_gpus(config, request), resume, config_file)
+    task = make_task(verb, folder, config, uses_gpus(config, request), resume)
     if request.where == "slurm":
         from hpc.jobs.submit import submit
 

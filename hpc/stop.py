@@ -76,7 +76,7 @@ class StopFlag:
     """What this rank has noticed so far.
 
     Args:
-        run_dir: where rank 0 looks for the STOP file. Until somebody removes it, the run stays stopped.
+        run_dir: where rank 0 looks for the STOP file, if anywhere. Until somebody removes it, the run stays stopped.
         rank: of this process.
         budget_s: seconds from now after which the run stops by itself with cause `walltime`; None means never.
         clock: seconds, monotonic.
@@ -86,9 +86,13 @@ class StopFlag:
     """The STOP file may lie on a slow shared file system: rank 0 looks at most this often, other ranks never."""
 
     def __init__(
-        self, run_dir: Path, rank: int, budget_s: float | None = None, clock: Callable[[], float] = time.monotonic
+        self,
+        run_dir: Path | None,
+        rank: int,
+        budget_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._stop_file = Path(run_dir) / STOP_FILE if rank == 0 else None
+        self._stop_file = Path(run_dir) / STOP_FILE if run_dir is not None and rank == 0 else None
         self._clock = clock
         self._deadline = None if budget_s is None else clock() + budget_s
         self._next_look = clock()

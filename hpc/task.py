@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import socket
 import sys
 import time
@@ -22,6 +23,7 @@ from hpc.errors import FOR_USERS, USER_ERROR, exit_code
 from hpc.jobs import slurm
 from hpc.jobs.attempts import LOCAL, Attempt, Failure, note_end, note_failure, note_start, read_history
 from hpc.jobs.no_progress import refuse_without_progress
+from hpc.lease import PATIENCE_S, held
 from hpc.rendezvous import Ranks, discover
 from hpc.run_folder import RunFolder
 from hpc.stop import AfterSave, StopCause, StopFlag
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_S = 0.2
 ASK_EVERY_S = 10.0
-REQUEUE_TRIES, REQUEUE_PAUSE_S = 30, 10.0
-"""SLURM's controller may be away for minutes, for a failover or an update."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Task:
     use_gpu: bool = True
     """Each rank takes a GPU; without one it is an error, never a run on the CPU that nobody asked for."""
     resume: str = "auto"
-    """auto, required or never: the wish of this launch. It is not kept: what SLURM starts again always continues."""
+    """auto, required or never: the wish of this launch until it has trained; what SLURM starts again then continues."""
     config_file: str = "config.yaml"
     """In the run folder."""
 
@@ -61,8 +61,8 @@ class Task:
         ranks = discover()
         with _telling_why(folder, ranks):
             config = configs.load_file(folder.path / self.config_file)
-            config.train.resume = "auto" if slurm.restarts() else self.resume
-            with StopFlag(folder.path, ranks.rank, 60 * config.train.max_minutes or None).install() as stop:
+            stops_by_file = folder.path if self.verb == "train" else None
+            with StopFlag(stops_by_file, ranks.rank, 60 * config.train.max_minutes or None).install() as stop:
                 result = self._attempt(config, folder, ranks, stop)
         if result.exit_code and _under_submitit():
             sys.exit(USER_ERROR)
@@ -75,31 +75,42 @@ class Task:
         return again(self)
 
     def _attempt(self, config: Config, folder: RunFolder, ranks: Ranks, stop: StopFlag) -> Result:
-        number = self._begin(config, folder, ranks) if ranks.rank == 0 else 0
-        try:
-            if self.use_gpu:
-                require_gpu()
-            from hpc.distributed import joined
-
-            with joined(ranks, config.train.threads or ranks.cpus, force_cpu=not self.use_gpu) as world:
-                number = world.broadcast(number)
-                with watchdog_of(config, folder, ranks, number) as watchdog:
-                    code, step, cause = self._work(config, folder, world, stop, number, watchdog)
-        except Exception as error:
+        with contextlib.ExitStack() as exits:
+            number = 0
             if ranks.rank == 0:
-                note_end(folder.path, number, None, "error", str(error))
-            raise
-        if ranks.rank == 0:
-            note_end(folder.path, number, step, cause.label if cause else "finished")
+                if self.verb == "train":
+                    exits.enter_context(held(folder.path, f"job {slurm.this_job() or LOCAL}", _patience_s()))
+                number = self._begin(config, folder, ranks)
+            try:
+                code, step, cause = self._joined(config, folder, ranks, stop, number)
+            except Exception as error:
+                if ranks.rank == 0:
+                    note_end(folder.path, number, None, "error", str(error))
+                raise
+            if ranks.rank == 0:
+                note_end(folder.path, number, step, _label(cause, config))
         return self._leave(code, step, cause, ranks.rank, stop)
+
+    def _joined(
+        self, config: Config, folder: RunFolder, ranks: Ranks, stop: StopFlag, number: int
+    ) -> tuple[int, int, StopCause | None]:
+        if self.use_gpu:
+            require_gpu()
+        from hpc.distributed import joined
+
+        with joined(ranks, config.train.threads or ranks.cpus, force_cpu=not self.use_gpu) as world:
+            number = world.broadcast(number)
+            with watchdog_of(config, folder, ranks, number) as watchdog:
+                return self._work(config, folder, world, stop, number, watchdog)
 
     def _begin(self, config: Config, folder: RunFolder, ranks: Ranks) -> int:
         """Note that an attempt starts, unless it should not; its number. Rank 0 only."""
         history, job = read_history(folder.path), slurm.this_job() or LOCAL
         if job in history.cancelled:
-            raise ConfigError(f"job {job} was cancelled; to go on: python hpc/launch.py resume {folder.path}")
-        if self.verb == "train":
-            _refuse_second_job(history.attempts, job, folder)
+            again = f"python hpc/launch.py resume {shlex.quote(str(folder.path))}"
+            raise ConfigError(f"job {job} was cancelled; to go on: {again}")
+        has_trained = any(attempt.job == job and attempt.training_step is not None for attempt in history.attempts)
+        config.train.resume = "auto" if slurm.restarts() and has_trained else self.resume
         if slurm.restarts():
             refuse_without_progress(folder, self.verb, config.cluster.max_idle_attempts)
         attempt = Attempt(
@@ -149,7 +160,7 @@ class Task:
     def _farewell(self, step: int, cause: StopCause | None) -> str:
         """Where things stand and what to type next."""
         if cause is not None:
-            again = f"{self.verb} run={self.run_dir}" if self.verb != "train" else f"run={self.run_dir}"
+            again = f"{'resume' if self.verb == 'train' else self.verb} {shlex.quote(self.run_dir)}"
             saved = ", saved" if self.verb == "train" else ""
             return f"stopped at step {step} ({cause.label}){saved}; go on with: python hpc/launch.py {again}"
         if self.verb == "doctor":
@@ -158,7 +169,7 @@ class Task:
             return f"{self.verb} of step {step} is complete"
         return (
             f"finished at step {step}; model {self.run_dir}/model.pt; "
-            f"score it with: python hpc/launch.py evaluate run={self.run_dir}"
+            f"score it with: python hpc/launch.py evaluate {shlex.quote(self.run_dir)}"
         )
 
 
@@ -211,17 +222,17 @@ def _was_cancelled(run_dir: str) -> bool:
     return slurm.this_job() in read_history(Path(run_dir)).cancelled
 
 
-def _refuse_second_job(attempts: list[Attempt], job: str, folder: RunFolder) -> None:
-    """Two jobs on one run folder would spoil it: arrays and other users' jobs do not wait for each other."""
-    last = next((attempt for attempt in reversed(attempts) if attempt.verb == "train"), None)
-    if last is None or last.ended_time is not None or last.job in (job, LOCAL) or job == LOCAL:
-        return
-    with contextlib.suppress(slurm.SlurmError):
-        state = slurm.job_states([last.job]).get(last.job)
-        if state is not None and state.state == "RUNNING":
-            raise ConfigError(
-                f"{folder.path} is being trained by job {last.job}, which is running: cancel it, or wait for its end"
-            )
+def _patience_s() -> float:
+    """A person who waits wants to know at once; a job can wait for what is just leaving."""
+    return PATIENCE_S if slurm.this_job() else 2.0
+
+
+def _label(cause: StopCause | None, config: Config) -> str:
+    """How an attempt ended. SLURM's signal is the same for its time limit and for a preemption."""
+    job = slurm.this_job()
+    if cause is StopCause.PREEMPT and job and slurm.is_at_its_time_limit(job, config.cluster.signal_delay_s):
+        return StopCause.WALLTIME.label
+    return cause.label if cause else "finished"
 
 
 def require_gpu() -> None:
@@ -249,15 +260,7 @@ def _requeue() -> None:
     """
     job = slurm.this_job()
     assert job is not None
-    for _ in range(REQUEUE_TRIES):
-        try:
-            return slurm.requeue(job)
-        except slurm.SlurmError as error:
-            print(f"SLURM did not requeue the job, trying again: {error}", file=sys.stderr, flush=True)
-            time.sleep(REQUEUE_PAUSE_S)
-    raise slurm.SlurmError(
-        f"SLURM did not requeue job {job}; everything is saved: start it again with launch.py resume"
-    )
+    slurm.patiently(lambda: slurm.requeue(job))
 
 
 def _wait_to_be_ended(stop: StopFlag, cause: StopCause) -> None:

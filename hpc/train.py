@@ -24,6 +24,7 @@ from hpc.distributed import World, peak_memory_bytes
 from hpc.evaluation import Evaluation, EvaluationStopped, evaluate, protocol_of
 from hpc.guard import Guard
 from hpc.health.preflight import preflight
+from hpc.identity import first_change
 from hpc.jobs.attempts import note_training
 from hpc.plan import plan_batches
 from hpc.recipes import MicroBatch, StepResult, build_recipe
@@ -360,6 +361,11 @@ class Trainer:
         if chosen is None:
             return
         state = self.saver.store.read(chosen)
+        if change := first_change(state["config"], configs.to_dict(self.config)):
+            raise ConfigError(
+                f"{change.key}={change.after}, but the checkpoint of step {chosen.step} was made with {change.before}: "
+                f"two launches have asked for different runs in {self.folder.path}; give one of them another run="
+            )
         for name, engine in self.recipe.engines.items():
             engine.load_state(state["engines"][name])
         self.step, self.samples_consumed = state["step"], state["samples_consumed"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,10 +78,12 @@ def write_new(path: Path, data: bytes) -> FileRecord:
 
 def replace_text(path: Path, text: str) -> None:
     """Make `path` hold `text`: a reader sees the old text or the new, never a part."""
-    beside = path.with_name(f".tmp-{path.name}")
-    beside.unlink(missing_ok=True)
-    write_new(beside, text.encode())
-    beside.replace(path)
+    beside = path.with_name(f".tmp-{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        write_new(beside, text.encode())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
     fsync_directory(path.parent)
 
 

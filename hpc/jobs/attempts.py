@@ -16,6 +16,7 @@ refuses it, a beginning is an error; the rest is a warning, since it must not en
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -72,6 +73,11 @@ class Attempt:
     """finished, the label of a StopCause, or error."""
     error: str = ""
 
+    @property
+    def made_room(self) -> bool:
+        """Whether it left for a more important job before it came to anything."""
+        return self.cause == "preempt" and (self.training_step is None or self.verb != "train")
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -96,7 +102,8 @@ class History:
     failures: list[Failure] = field(default_factory=list)
     cancelled: set[str] = field(default_factory=set)
     """Ids of jobs that must not come back."""
-    _fresh_from: int = 0
+    _fresh_from: dict[str, int] = field(default_factory=dict)
+    """By verb: how many attempts there were when a person last asked for it."""
 
     def next_number(self) -> int:
         return max((attempt.number for attempt in self.attempts), default=0) + 1
@@ -104,12 +111,14 @@ class History:
     def without_progress(self, checkpoint: int | None, verb: str = "train") -> list[Attempt]:
         """The latest attempts that began where the run still stands, since a person last asked for a job.
 
+        Those that were preempted before they came to anything do not count: that is the queue's doing, not the run's.
+
         Args:
             checkpoint: step of the newest checkpoint now.
         """
         idle: list[Attempt] = []
-        for attempt in reversed(self.attempts[self._fresh_from :]):
-            if attempt.verb != verb:
+        for attempt in reversed(self.attempts[self._fresh_from.get(verb, 0) :]):
+            if attempt.verb != verb or attempt.made_room:
                 continue
             if attempt.checkpoint != checkpoint:
                 break
@@ -144,16 +153,14 @@ def note_failure(run_dir: Path, failure: Failure) -> None:
 
 
 def read_history(run_dir: Path) -> History:
-    """What is known; empty for a folder without attempts. A line cut short by a kill is passed over."""
+    """What is known; empty for a folder without attempts. A line cut short, or none of ours, is passed over."""
     path = Path(run_dir) / ATTEMPTS_FILE
     history = History()
     lines = path.read_bytes().splitlines() if path.is_file() else []
     for line in lines:
-        try:
+        with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):  # cut short, or not ours
             event: dict[str, Any] = json.loads(line)
-        except ValueError:
-            continue
-        _take(history, event.pop("event"), event)
+            _take(history, event.pop("event"), event)
     return history
 
 
@@ -163,7 +170,7 @@ _LATER = ("training_time", "training_step", "ended_time", "ended_step", "cause",
 def _take(history: History, kind: str, event: dict[str, Any]) -> None:
     if kind == "submitted":
         history.submissions.append(Submission(**_known(Submission, event)))
-        history._fresh_from = len(history.attempts)
+        history._fresh_from[history.submissions[-1].verb] = len(history.attempts)
     elif kind == "failed":
         history.failures.append(Failure(**_known(Failure, event)))
     elif kind == "cancelled":

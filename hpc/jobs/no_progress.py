@@ -8,6 +8,7 @@ after a node's failure or a preemption.
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from pathlib import Path
 
@@ -32,15 +33,22 @@ def refuse_without_progress(folder: RunFolder, verb: str, allowed: int) -> None:
     if len(idle) < allowed:
         return
     text = diagnosis(folder, history, idle)
-    folder.diagnosis.write_text(text + "\n")
+    if verb == "train":
+        folder.diagnosis.write_text(text + "\n")
     raise NoProgressError(text)
 
 
 def diagnosis(folder: RunFolder, history: History, idle: list[Attempt]) -> str:
     """What happened to attempts without progress, and what to do."""
     step = idle[-1].checkpoint
-    stand = f"step {step}" if step is not None else "no checkpoint at all"
-    lines = [f"{len(idle)} attempts in a row ended without a new checkpoint ({stand}); the run is not started again."]
+    verb = idle[-1].verb
+    if verb == "train":
+        stand = f"step {step}" if step is not None else "no checkpoint at all"
+        lines = [
+            f"{len(idle)} attempts in a row ended without a new checkpoint ({stand}); the run is not started again."
+        ]
+    else:
+        lines = [f"{len(idle)} attempts to {verb} in a row came to nothing; it is not started again."]
     for attempt in idle:
         failures = [f for f in history.failures if (f.job, f.restart) == (attempt.job, attempt.restart)]
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(attempt.time))
@@ -51,7 +59,8 @@ def diagnosis(folder: RunFolder, history: History, idle: list[Attempt]) -> str:
     culprits = [set(attempt.nodes) for attempt in idle]
     if common := set.intersection(*culprits):
         lines.append(f"nodes of all of them: {', '.join(sorted(common))} (python hpc/launch.py doctor checks nodes)")
-    lines += [*_last_words(history), f"when mended: python hpc/launch.py resume {folder.path}"]
+    again = "resume" if verb == "train" else verb
+    lines += [*_last_words(history, verb), f"when mended: python hpc/launch.py {again} {shlex.quote(str(folder.path))}"]
     return "\n".join(lines)
 
 
@@ -62,9 +71,10 @@ def _end(attempt: Attempt) -> str:
     return f"{came}, {attempt.cause}" + (f": {attempt.error.splitlines()[0][:200]}" if attempt.error else "")
 
 
-def _last_words(history: History) -> list[str]:
+def _last_words(history: History, verb: str) -> list[str]:
     """The end of rank 0's output."""
-    log = Path(history.submissions[-1].log) if history.submissions else None
+    logs = [Path(submission.log) for submission in history.submissions if submission.verb == verb]
+    log = logs[-1] if logs else None
     if log is None or not log.is_file():
         return []
     with log.open("rb") as file:

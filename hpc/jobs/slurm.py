@@ -6,12 +6,20 @@ no submitit import.
 
 from __future__ import annotations
 
+import datetime
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 TIMEOUT_S = 60.0
+TRIES, PAUSE_S = 30, 10.0
+EARLY_S = 90.0
+"""SLURM looks at time limits now and then, and sends its warning that much too early."""
+T = TypeVar("T")
 UNFINISHED = ("PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "RESIZING")
 
 
@@ -87,6 +95,16 @@ def show_job(job: str) -> dict[str, str]:
     return {name: value for name, _, value in (word.partition("=") for word in words) if value}
 
 
+def is_at_its_time_limit(job: str, signal_delay_s: float) -> bool:
+    """Whether a job that was told to stop is at its end by the clock, not preempted. False if SLURM does not say."""
+    try:
+        shown = show_job(job)
+        left = (datetime.datetime.fromisoformat(shown["EndTime"]) - datetime.datetime.now()).total_seconds()
+    except (SlurmError, KeyError, ValueError):
+        return False
+    return shown.get("PreemptTime", "None") == "None" and left < signal_delay_s + EARLY_S
+
+
 def job_states(jobs: Sequence[str]) -> dict[str, JobState]:
     """State of each job that SLURM still knows: from squeue, and for those it has forgotten from sacct.
 
@@ -118,6 +136,21 @@ def requeue(job: str) -> None:
         SlurmError: scontrol's own words.
     """
     ask("scontrol", "requeue", job)
+
+
+def patiently(question: Callable[[], T]) -> T:
+    """Ask again while the controller is away: a failover or an update takes minutes.
+
+    Raises:
+        SlurmError: it stayed away.
+    """
+    for _ in range(TRIES - 1):
+        try:
+            return question()
+        except SlurmError as error:
+            print(f"SLURM does not answer, asking again in {PAUSE_S:.0f} s: {error}", file=sys.stderr, flush=True)
+            time.sleep(PAUSE_S)
+    return question()
 
 
 def ask(*command: str) -> str:

@@ -24,6 +24,11 @@ from hpc.run_folder import RunFolder
 from hpc.task import Task
 
 SITE_OPTIONS = ("partition", "qos", "account", "constraint", "exclude", "comment")
+STRANGERS = (
+    *("ODEVID_LAUNCHER", "TORCHELASTIC_RUN_ID", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
+    *("MASTER_ADDR", "MASTER_PORT"),
+)
+"""What a shell may have left from another launcher; sbatch hands it on, and ranks would believe it."""
 UNLIMITED = 10**9
 """Time-outs after which submitit would end a job: only the guard against attempts without progress may."""
 WHERE_SLURM_IS = ("SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_CLUSTERS", "SLURM_JWT")
@@ -42,14 +47,20 @@ def submit(task: Task, folder: RunFolder, config: Config, world_size: int) -> Su
     log = folder.logs / f"{job}_0_log.out"
     submission = Submission(time.time(), task.verb, job, config.cluster.nodes, world_size, str(log), str(code))
     note_submission(folder.path, submission)
-    print(
-        f"submitted job {job} ({config.cluster.nodes} nodes, {world_size} ranks)\n"
-        f"follow it   tail -F {log}\n"
-        f"its state   python hpc/launch.py status {folder.path}\n"
-        f"stop it     touch {folder.stop}   (saves, ends)\n"
-        f"            python hpc/launch.py cancel {folder.path}   (saves within the site's KillWait, mostly 30 s)",
-        flush=True,
-    )
+    run = shlex.quote(str(folder.path))
+    lines = [
+        f"submitted job {job} ({config.cluster.nodes} nodes, {world_size} ranks)",
+        f"follow it   tail -F {shlex.quote(str(log))}",
+    ]
+    if task.verb == "train":
+        lines += [
+            f"its state   python hpc/launch.py status {run}",
+            f"stop it     touch {run}/STOP   (saves, ends)",
+            f"            python hpc/launch.py cancel {run}   (saves within the site's KillWait, mostly 30 s)",
+        ]
+    else:
+        lines += [f"its state   squeue -j {job}", f"stop it     scancel {job}"]
+    print("\n".join(lines), flush=True)
     return submission
 
 
@@ -224,8 +235,16 @@ def _python() -> str:
 
 
 def _python_setup(code: Path) -> list[str]:
-    """Shell lines by which the job imports the code kept for it, whatever folder it was submitted from."""
-    return [f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}", "export PYTHONSAFEPATH=1"]
+    """Shell lines by which the job imports the code kept for it, whatever folder or shell it was submitted from.
+
+    The last one lets the script go on after srun, though a site's own lines may have said `set -e`.
+    """
+    return [
+        f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        "export PYTHONSAFEPATH=1",
+        f"unset {' '.join(STRANGERS)}",
+        "set +eu",
+    ]
 
 
 def _teardown(which: str) -> list[str]:

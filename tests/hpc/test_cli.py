@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpc import cli
+from hpc import config as configs
 from hpc import prepare as preparing
 from hpc import request as requests
 from hpc.config import ConfigError
@@ -86,14 +87,71 @@ def test_a_gpu_is_needed_wherever_the_cpu_was_not_asked_for(monkeypatch, words, 
     assert uses_gpus(prepare(request)[0], request) is expected
 
 
-@pytest.mark.parametrize("verb", ["train", "evaluate"])
-def test_a_run_with_a_stop_file_is_not_started_to_stop_at_once(tmp_path, capsys, verb):
-    from hpc import config as configs
-
+def test_a_run_with_a_stop_file_is_not_started_to_stop_at_once(tmp_path, capsys):
     configs.save(configs.load("srvp_kth", "test"), tmp_path / "config.yaml")
     (tmp_path / "STOP").touch()
-    assert cli.main([verb, f"run={tmp_path}", "--ranks", "1"]) == 2
+    assert cli.main(["train", f"run={tmp_path}", "--ranks", "1"]) == 2
     assert f"remove that file first: rm {tmp_path / 'STOP'}" in capsys.readouterr().err
+
+
+def test_a_resume_that_is_refused_leaves_the_stop_file_alone(tmp_path, capsys):
+    configs.save(configs.load("srvp_kth", "test"), tmp_path / "config.yaml")
+    (tmp_path / "STOP").touch()
+    assert cli.main(["resume", str(tmp_path), "--ranks", "3"]) == 2
+    assert "valid numbers of ranks" in capsys.readouterr().err
+    assert (tmp_path / "STOP").exists()
+
+
+def test_an_evaluation_of_nothing_is_refused_before_it_queues(tmp_path, capsys):
+    configs.save(configs.load("srvp_kth", "test"), tmp_path / "config.yaml")
+    assert cli.main(["evaluate", str(tmp_path), "--ranks", "1"]) == 2
+    assert "has no checkpoint yet" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_not_resumed_for_nothing(tmp_path, capsys):
+    configs.save(configs.load("srvp_kth", "test", overrides=["train.steps=20"]), tmp_path / "config.yaml")
+    (tmp_path / "model.pt").touch()
+    (tmp_path / "checkpoints" / "step-000000020").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "step-000000020" / "manifest.json").touch()
+    assert cli.main(["resume", str(tmp_path), "--ranks", "1"]) == 2
+    assert "is finished (20 steps)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["status", "a", "b"], "takes one run and nothing else: what is b?"),
+        (["cancel", "a", "b"], "takes one run and nothing else: what is b?"),
+        (["cancel", "a", "--dry-run"], "cancel has no --dry-run"),
+        (["doctor", "a"], "doctor checks nodes, not runs; what is a?"),
+        (["--nodes", "4", "--ranks", "2"], "--ranks 2 runs here, --nodes 4 on SLURM: give one of them"),
+        (["run=100%", "size=test", "--ranks", "1"], "SLURM reads % in the names of logs"),
+        (["--mem", "lots"], "--mem lots: expected gigabytes"),
+        (["--time", "1-2-3"], "--time 1-2-3: expected minutes"),
+        (["--time", "1", "--dry-run", "--nodes", "1"], "expected less than the time limit, 60 s"),
+    ],
+)
+def test_words_that_make_no_sense_are_refused_not_dropped(words, told, capsys):
+    assert cli.main(words) == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "gigabytes"), [("64", 64), ("64G", 64), ("1.5TB", 1536), ("1500M", 2)])
+def test_memory_as_slurm_writes_it(given, gigabytes):
+    assert parse(["--mem", given]).overrides == [f"cluster.mem_gb={gigabytes}"]
+
+
+@pytest.mark.parametrize(
+    ("given", "minutes"), [("90", 90), ("1:30:00", 90), ("1-12", 2160), ("2-00:00:30", 2881), ("10:30", 11)]
+)
+def test_time_limits_as_slurm_writes_them(given, minutes):
+    assert parse(["--time", given]).overrides == [f"cluster.time_min={minutes}"]
+
+
+def test_a_configuration_that_is_not_whole_is_refused(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("experiment: srvp_kth\n")
+    assert cli.main(["resume", str(tmp_path), "--ranks", "1"]) == 2
+    assert "is not whole" in capsys.readouterr().err
 
 
 def test_flags_keys_and_verbs_mix_in_any_order():

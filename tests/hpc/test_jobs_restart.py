@@ -14,8 +14,19 @@ import pytest
 
 from hpc import config as configs
 from hpc.jobs import restart as restarting
-from hpc.jobs.attempts import Attempt, Failure, Submission, note_cancelled, note_failure, note_start, note_submission
+from hpc.jobs.attempts import (
+    Attempt,
+    Failure,
+    Submission,
+    note_cancelled,
+    note_end,
+    note_failure,
+    note_start,
+    note_submission,
+    read_history,
+)
 from hpc.jobs.no_progress import NoProgressError, refuse_without_progress
+from hpc.jobs.slurm import SlurmError
 from hpc.run_folder import RunFolder
 
 ATTEMPT = Attempt(1, "train", 2.0, "77", 0, ["n1", "n2"], 2, None)
@@ -57,6 +68,57 @@ def test_an_attempt_whose_ranks_never_began_counts_too(run, asked, capsys, monke
         told = decide(run, 1, capsys)
         assert ("requeued" in told) == (restart < 2)
     assert "its ranks never began (srun ended with code 1)" in told
+
+
+def test_the_rank_that_srun_lost_first_is_named_since_it_cannot_speak(run, asked, capsys):
+    note_start(run.path, ATTEMPT)
+    log = run.logs / "77_0_log.out"
+    log.write_text(
+        "srun: error: n9: task 9: Killed\nsubmitit INFO - Starting with JobEnvironment(job_id=77)\n"
+        "srun: error: n4: task 3: Terminated\nsrun: error: n2: task 1: Segmentation fault\n"
+        "srun: error: n1: task 0: Killed\n"
+    )
+    decide(run, 139, capsys)
+    (failure,) = read_history(run.path).failures
+    assert (failure.rank, failure.node, failure.error) == (1, "n2", "srun: Segmentation fault")
+
+
+def test_a_controller_that_is_away_for_a_while_is_asked_again(run, asked, capsys, monkeypatch):
+    monkeypatch.setattr("hpc.jobs.slurm.PAUSE_S", 0)
+    answers = iter([SlurmError("away"), SlurmError("away"), "JobState=RUNNING", SlurmError("away"), ""])
+
+    def ask(*command: str) -> str:
+        answer = next(answers)
+        if isinstance(answer, SlurmError):
+            raise answer
+        return answer
+
+    note_start(run.path, ATTEMPT)
+    monkeypatch.setattr("hpc.jobs.slurm.ask", ask)
+    assert "started again: requeued" in decide(run, 137, capsys)
+
+
+def test_a_job_of_the_doctor_is_never_tried_again_and_an_evaluation_counts_for_itself(run, asked, capsys):
+    for number in (1, 2, 3):
+        note_start(run.path, replace(ATTEMPT, number=number, job="70"))
+    note_submission(run.path, Submission(1.0, "doctor", "77", 2, 2, "", "code"))
+    assert "the doctor has said" in decide(run, 143, capsys)
+    note_submission(run.path, Submission(1.0, "evaluate", "77", 2, 2, "", "code"))
+    note_start(run.path, replace(ATTEMPT, number=4, verb="evaluate"))
+    assert "requeued" in decide(run, 137, capsys)
+    assert [attempt.number for attempt in read_history(run.path).without_progress(None)] == [1, 2, 3]
+
+
+def test_preemptions_before_the_first_step_are_the_queues_doing(run):
+    for number in (1, 2, 3, 4):
+        note_start(run.path, replace(ATTEMPT, number=number))
+        note_end(run.path, number, 0, "preempt")
+    refuse_without_progress(run, "train", 3)
+    for number in (5, 6, 7):
+        note_start(run.path, replace(ATTEMPT, number=number))
+        note_end(run.path, number, 0, "walltime")
+    with pytest.raises(NoProgressError):
+        refuse_without_progress(run, "train", 3)
 
 
 def test_a_crash_is_requeued(run, asked, capsys):

@@ -13,8 +13,8 @@ import pytest
 
 from hpc import task as tasks
 from hpc.config import ConfigError
+from hpc.jobs import slurm
 from hpc.jobs.attempts import note_cancelled
-from hpc.jobs.slurm import SlurmError
 from hpc.stop import StopCause, StopFlag
 from hpc.task import Result, Task
 
@@ -40,7 +40,7 @@ def controller(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
     for name, value in {"SUBMITIT_EXECUTOR": "slurm", "SLURM_JOB_ID": "7"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(tasks, "REQUEUE_PAUSE_S", 0)
+    monkeypatch.setattr(slurm, "PAUSE_S", 0)
 
     def end(code: int) -> None:
         raise Ended(code)
@@ -77,9 +77,9 @@ def test_a_controller_that_is_away_for_a_while_does_not_end_the_run(tmp_path, co
     assert controller[0].read_text() == "requeue 7\n" * 3
 
 
-def test_a_controller_that_stays_away_is_an_error_that_says_how_to_go_on(tmp_path, controller):
-    controller[1].write_text(str(tasks.REQUEUE_TRIES))
-    with pytest.raises(SlurmError, match=r"start it again with launch\.py resume"):
+def test_a_controller_that_stays_away_is_an_error_with_its_own_words(tmp_path, controller):
+    controller[1].write_text(str(slurm.TRIES))
+    with pytest.raises(slurm.SlurmError, match="scontrol requeue 7: away"):
         leave(tmp_path, StopCause.PREEMPT)
 
 

@@ -33,11 +33,13 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
 
 def _train(world: World, config: Config, folder: RunFolder) -> None:
     from hpc import recipes
+    from hpc.task import watchdog_of
     from hpc.train import train
 
     recipes.RECIPES["alternating"] = AlternatingRecipe
     folder.create()
-    train(config, folder, world, StopFlag(folder.path, world.rank))
+    with watchdog_of(config, folder, world.ranks, 1) as watchdog:
+        train(config, folder, world, StopFlag(folder.path, world.rank), 1, watchdog)
 
 
 def _whole_and_in_two_parts(world: World, config: Config, base: Path) -> None:
