@@ -10,10 +10,11 @@ import functools
 import io
 import itertools
 import re
+import shlex
 import textwrap
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -22,7 +23,7 @@ from rich.table import Table
 
 from hpc.config import Config, ConfigError, load_file
 from hpc.jobs import slurm
-from hpc.jobs.attempts import LOCAL, Attempt, History, read_history
+from hpc.jobs.attempts import LOCAL, Attempt, History, Submission, read_history
 from hpc.jobs.forecast import (
     attempt_costs,
     end_of,
@@ -49,12 +50,17 @@ SILENT_S = 600.0
 """A run of which SLURM says nothing counts as running if it was heard of this recently."""
 ATTEMPTS_SHOWN = 15
 WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "CONFIGURING")
+FOR_EVER = ("PartitionConfig", "BadConstraints", "PartitionTimeLimit", "PartitionNodeLimit")
+"""Reasons to wait that do not go away by themselves."""
 ASKS_AGAIN = tuple(cause.label for cause in StopCause if cause.requeue)
 RUN_FILES = ("attempts.jsonl", "metrics.jsonl", "checkpoints", "logs")
 """What tells the folder of a run that lost or never got its config.yaml from any other folder."""
 
-_ECHO = re.compile("by peer|Read error|Broken pipe|communicator was aborted", re.IGNORECASE)
-"""What the ranks that are left say when one has died."""
+_ECHO = re.compile(
+    "by peer|Read error|Broken pipe|Socket closed|socket was closed|remote process exited|ncclRemoteError"
+    "|communicator was aborted|got 0 bytes",
+    re.IGNORECASE,
+)
 _PLACE = re.compile(r"\[/\S+:\d+\] *")
 """Where in PyTorch's sources a complaint was made."""
 
@@ -65,7 +71,7 @@ class Complaint:
 
     time: float
     life: tuple[str, int]
-    """Job, and how many times it had been started before: all ranks of an attempt share it."""
+    """Job, and how many times it had been started before (`life_of`): all ranks of an attempt share it."""
     who: str
     text: str
 
@@ -81,9 +87,20 @@ class Facts:
     progress: Progress
     now: float
 
+    @functools.cached_property
+    def verb(self) -> str:
+        """What is followed: the training; in a folder where nothing was trained, what was asked for last."""
+        asked = [a.verb for a in self.history.attempts] + [s.verb for s in self.history.submissions]
+        return "train" if "train" in asked or not asked else asked[-1]
+
+    @functools.cached_property
+    def own(self) -> History:
+        """The history without evaluations, which come and go beside the training."""
+        return only(self.history, self.verb)
+
     @property
     def attempts(self) -> list[Attempt]:
-        return [attempt for attempt in self.history.attempts if attempt.verb == "train"]
+        return self.own.attempts
 
     @property
     def step(self) -> int:
@@ -95,8 +112,12 @@ class Facts:
     def heard(self) -> float | None:
         """When it last gave a sign of life."""
         times = [self.progress.newest.time] if self.progress.newest else []
-        times += [end_of(attempt, self.progress) or attempt.time for attempt in self.history.attempts[-1:]]
+        times += [self.heard_in(attempt) for attempt in self.attempts]
         return max(times, default=None)
+
+    def heard_in(self, attempt: Attempt) -> float:
+        """When that attempt last gave a sign of life."""
+        return end_of(attempt, self.progress) or attempt.time
 
     @property
     def computed_again(self) -> int:
@@ -108,9 +129,12 @@ class Facts:
     @functools.cached_property
     def complaints(self) -> list[Complaint]:
         history, progress = self.history, self.progress
-        lives = {attempt.number: (attempt.job, attempt.restart) for attempt in history.attempts}
+        lives = {attempt.number: life_of(attempt) for attempt in history.attempts}
         said = [(a.ended_time, lives[a.number], f"attempt {a.number}", a.error) for a in history.attempts if a.error]
-        said += [(f.time, (f.job, f.restart), f"rank {f.rank} on {f.node}", f.error) for f in history.failures]
+        for f in history.failures:
+            begun = [a for a in history.attempts if a.job == f.job == LOCAL and a.time <= f.time]
+            life = life_of(begun[-1]) if begun else (f.job, f.restart)
+            said.append((f.time, life, f"rank {f.rank} on {f.node}", f.error))
         if sign := progress.error_sign:
             said.append((sign.time, lives.get(sign.attempt, ("", 0)), f"attempt {sign.attempt}", progress.error))
         return [Complaint(then or 0.0, life, who, _PLACE.sub("", text)) for then, life, who, text in said]
@@ -118,7 +142,7 @@ class Facts:
     def cause(self, life: tuple[str, int]) -> Complaint | None:
         """The first complaint of an attempt that is not about another rank's end; if all are, the first."""
         own = sorted((c for c in self.complaints if c.life == life), key=lambda complaint: complaint.time)
-        return next((complaint for complaint in own if not _ECHO.search(complaint.text)), own[0] if own else None)
+        return next((complaint for complaint in own if not is_echo(complaint.text)), own[0] if own else None)
 
     def ago(self, then: float) -> str:
         return format_duration(max(0.0, self.now - then))
@@ -131,6 +155,50 @@ class Jobs:
     states: dict[str, JobState]
     trouble: str = ""
     """Why it says nothing."""
+
+
+def only(history: History, verb: str) -> History:
+    """What was asked for and done with this verb."""
+    return replace(
+        history,
+        submissions=[submission for submission in history.submissions if submission.verb == verb],
+        attempts=[attempt for attempt in history.attempts if attempt.verb == verb],
+    )
+
+
+def decisive_job(history: History, progress: Progress | None = None) -> str:
+    """Of jobs that are over, the one whose end tells how things stand: the one that was heard of last; "" for none.
+
+    Mostly that is the last one submitted. One that was refused because another was at work is not, once that has ended.
+
+    Args:
+        history: of one verb.
+    """
+    heard: dict[str, float] = {}
+    signs = [(submission.job, submission.time) for submission in history.submissions]
+    signs += [(attempt.job, end_of(attempt, progress) or attempt.time) for attempt in history.attempts]
+    for job, then in signs:
+        heard[job] = max(then, heard.get(job, then))
+    signs = [(f.job, f.time) for f in history.failures if f.job in heard and f.job != LOCAL]
+    for job, then in signs:
+        heard[job] = max(then, heard[job])
+    return max(reversed(heard), key=lambda job: heard[job], default="")
+
+
+def life_of(attempt: Attempt) -> tuple[str, int]:
+    """Tells attempts apart. On this machine all jobs have the same name."""
+    return attempt.job, attempt.number if attempt.job == LOCAL else attempt.restart
+
+
+def is_echo(error: str) -> bool:
+    """Whether a rank only says that another one is gone."""
+    return _ECHO.search(error) is not None
+
+
+def waits_for_ever(state: JobState) -> str:
+    """A warning, for a job that never starts as it was asked for; else nothing."""
+    hopeless = state.state == "PENDING" and state.reason in FOR_EVER
+    return f"waits for ever unless changed: {state.reason}" if hopeless else ""
 
 
 def status(run: Path | None, base: Path = Path("runs")) -> str:
@@ -159,7 +227,7 @@ def _overview(base: Path) -> str:
     if not paths:
         return f"no runs below {base.resolve()}; start one with: python hpc/launch.py"
     everything = [_gather(RunFolder(path), whole=False) for path in paths]
-    jobs = _ask([s.job for facts in everything if _may_be_alive(facts) for s in facts.history.submissions[-2:]])
+    jobs = _ask([job for facts in everything for job in _may_be_alive(facts)])
     table = _table("run", "state", ">step", ">of", ">", ">steps/s", ">attempts", ">heard of")
     for path, facts in zip(paths, everything, strict=True):
         speed = measure(facts.progress, facts.history)
@@ -196,12 +264,10 @@ def _is_run(path: Path) -> bool:
     return any((path / name).exists() for name in RUN_FILES) and not any(path.glob("*/config.yaml"))
 
 
-def _may_be_alive(facts: Facts) -> bool:
-    """Whether it is worth asking SLURM, which may have to look into its data base for a job of last month."""
-    submissions, attempts = facts.history.submissions, facts.history.attempts
-    if not submissions or submissions[-1].job == LOCAL:
-        return False
-    return not (attempts and attempts[-1].job == submissions[-1].job and attempts[-1].cause == "finished")
+def _may_be_alive(facts: Facts) -> list[str]:
+    """Jobs of which it is worth asking SLURM, which may have to look into its data base for one of last month."""
+    complete = {attempt.job for attempt in facts.attempts if attempt.cause == "finished"}
+    return list(dict.fromkeys(s.job for s in facts.own.submissions if s.job not in complete))
 
 
 # -- one run -----------------------------------------------------------------------------------------------------------
@@ -230,6 +296,7 @@ def _line(name: str, text: str) -> str:
 def _summary(facts: Facts, jobs: Jobs) -> list[tuple[str, str]]:
     """The lines above the tables."""
     state, detail = _state(facts, jobs)
+    detail = "; ".join(part for part in (detail, *_beside(facts, jobs)) if part)
     share = f" ({facts.step / facts.total:.1%})" if facts.total else ""
     lines = [("state", f"{state}{': ' + detail if detail else ''}")]
     again = f", and {facts.computed_again:,} that were computed again" if facts.computed_again else ""
@@ -239,15 +306,15 @@ def _summary(facts: Facts, jobs: Jobs) -> list[tuple[str, str]]:
         which = f"attempt{'s' if len(speed.attempts) > 1 else ''} {number_ranges(speed.attempts)}"
         ranks = f", {speed.world_size} ranks" if speed.world_size else ""
         lines.append(("speed", f"{format_speed(speed.steps_per_s)} ({which}{ranks})"))
-    lines += _end(facts, state, speed.steps_per_s if speed else 0.0)
+    lines += _end(facts, jobs, state, speed.steps_per_s if speed else 0.0)
     lines.append(("checkpoint", _checkpoint(facts)))
     lines += _troubles(facts)
-    lines.append(("logs", _logs(facts)))
+    lines.append(("logs", _logs(facts, jobs)))
     lines.append(("next", _next(facts, state)))
     return lines
 
 
-def _end(facts: Facts, state: str, speed: float) -> list[tuple[str, str]]:
+def _end(facts: Facts, jobs: Jobs, state: str, speed: float) -> list[tuple[str, str]]:
     """When the schedule will be done, and how much of the time was training."""
     if state == "finished" or facts.step >= facts.total or not speed:
         return []
@@ -255,25 +322,28 @@ def _end(facts: Facts, state: str, speed: float) -> list[tuple[str, str]]:
         config = load_file(facts.folder.config)
     except ConfigError as error:
         return [("end", f"unknown: {error}")]
-    alive = state in ("running", "queued")
+    present = jobs.states.get(_present_job(facts, jobs))
+    alive = state in ("running", "queued") and not (present and waits_for_ever(present))
     now = facts.now if alive else None
     remaining_s = max(0, facts.total - facts.step) / speed
     lines = [("end", f"{format_duration(remaining_s)} of training to go")]
     if alive:
-        total_s = _calendar_s(facts, config, speed, remaining_s, state)
+        total_s = _calendar_s(facts, jobs, config, speed, remaining_s, state)
         when = time.strftime("%a %d %b %H:%M", time.localtime(facts.now + total_s))
         lines = [("end", f"in about {format_duration(total_s)} ({when}): {lines[0][1]}")]
-    wanted = wanted_s(facts.history, facts.progress, now)
+    wanted = wanted_s(facts.own, facts.progress, now)
     if wanted > SILENT_S:
         share = min(1.0, facts.progress.trained_s / wanted)
         lines.append(("", f"{share:.0%} of the {format_duration(wanted)} with a job, waiting included, was training"))
     return lines
 
 
-def _calendar_s(facts: Facts, config: Config, speed: float, remaining_s: float, state: str) -> float:
+def _calendar_s(facts: Facts, jobs: Jobs, config: Config, speed: float, remaining_s: float, state: str) -> float:
     """Seconds until the end as the queue has treated this run so far."""
-    history, progress = facts.history, facts.progress
-    current = facts.attempts[-1] if facts.attempts else None
+    progress, present = facts.progress, _present_job(facts, jobs)
+    current = next((attempt for attempt in reversed(facts.attempts) if attempt.job == present), None)
+    until = facts.attempts.index(current) + 1 if current else None  # what came later was refused
+    history = replace(facts.own, attempts=facts.attempts[:until])
     world_size = current.world_size if current else config.cluster.nodes
     if current is not None and current.job == LOCAL:
         return remaining_s
@@ -312,22 +382,25 @@ def _troubles(facts: Facts) -> list[tuple[str, str]]:
     return lines
 
 
-def _logs(facts: Facts) -> str:
-    submissions = facts.history.submissions
-    own = submissions[-1].log if submissions else ""
+def _logs(facts: Facts, jobs: Jobs) -> str:
+    present = _present_job(facts, jobs)
+    own = next((s.log for s in reversed(facts.own.submissions) if s.job == present), "")
     folder = shown(facts.folder.logs)
     return f"{shown(Path(own))} (others in {folder})" if own else folder
 
 
 def _next(facts: Facts, state: str) -> str:
     run = shown(facts.folder.path)
+    typed = shlex.quote(run)
+    if state in ("running", "queued"):
+        return f"python hpc/launch.py cancel {typed}"
+    if facts.verb != "train":
+        return f"python hpc/launch.py {facts.verb} {shlex.quote(f'run={run}')}"
     if state == "finished":
         if any(facts.folder.evaluation.glob("*")):
             return f"evaluated: {run}/evaluation; weights for odevid.load: {run}/model.pt"
-        return f"python hpc/launch.py evaluate run={run}"
-    if state in ("running", "queued"):
-        return f"python hpc/launch.py cancel {run}"
-    return f"python hpc/launch.py resume {run}"
+        return f"python hpc/launch.py evaluate {shlex.quote(f'run={run}')}"
+    return f"python hpc/launch.py resume {typed}"
 
 
 def _job_table(facts: Facts, jobs: Jobs) -> Table:
@@ -356,6 +429,8 @@ def _job_state(job: str, facts: Facts, jobs: Jobs) -> str:
 
 def _told(state: JobState) -> str:
     """A job's state with what belongs to it."""
+    if never := waits_for_ever(state):
+        return f"{state.state}, {never}"
     reason = f" ({state.reason})" if state.reason not in ("", "None") else ""
     if state.state == "PENDING":
         start = state.expected_start.replace("T", " ")
@@ -391,18 +466,20 @@ def _attempt_table(facts: Facts, jobs: Jobs) -> Table:
 
 
 def _how_it_ended(attempt: Attempt, facts: Facts, jobs: Jobs) -> str:
-    cause = facts.cause((attempt.job, attempt.restart)) if attempt.job != LOCAL or attempt.cause == "error" else None
+    cause = facts.cause(life_of(attempt))
     if cause is not None and (attempt.ended_time is None or attempt.cause == "error"):
         return f"error: {_short(cause.text, 40)}"
     if attempt.ended_time is not None:
         return attempt.cause or "ended"
-    if attempt is facts.history.attempts[-1]:
-        job = jobs.states.get(attempt.job)
-        if job is not None and job.state == "RUNNING":
+    same = [other for other in facts.history.attempts if other.verb == attempt.verb]
+    job = jobs.states.get(attempt.job)
+    if job is None:
+        recent = attempt is same[-1] and facts.now - facts.heard_in(attempt) < SILENT_S
+        return "running, it seems" if recent else "killed"
+    if attempt is [other for other in same if other.job == attempt.job][-1]:
+        if job.state == "RUNNING":
             return "running"
-        if job is None and _recent(facts):
-            return "running, it seems"
-        if job is not None and not job.unfinished:
+        if not job.unfinished:
             return f"killed ({job.state})"
     return "killed"
 
@@ -426,17 +503,17 @@ def _total_steps(folder: RunFolder) -> int:
 
 def _state(facts: Facts, jobs: Jobs) -> tuple[str, str]:
     """One word (running, queued, finished, stopped, failed, cancelled, killed, new, silent) and what belongs to it."""
-    submissions, attempts = facts.history.submissions, facts.history.attempts
-    last = attempts[-1] if attempts else None
     heard = f"last heard of {facts.ago(facts.heard)} ago" if facts.heard else "never heard of"
-    unfinished = [state for s in submissions if (state := jobs.states.get(s.job)) and state.unfinished]
-    if unfinished:
-        at_work = [state for state in unfinished if state.state not in WAITING]
-        told = f"job {(at_work or unfinished)[0].job} {_told((at_work or unfinished)[0])}"
-        return ("running", f"{told}; {heard}") if at_work else ("queued", told)
-    job = jobs.states.get(submissions[-1].job) if submissions else None
-    if submissions and (last is None or last.time < submissions[-1].time) and submissions[-1].job != LOCAL:
-        return _never_started(submissions[-1].job, facts, job, jobs)
+    name = _present_job(facts, jobs)
+    job = jobs.states.get(name)
+    if job is not None and job.unfinished:
+        told = f"job {name} {_told(job)}"
+        return ("queued", told) if job.state in WAITING else ("running", f"{told}; {heard}")
+    its_own = [attempt for attempt in facts.attempts if attempt.job == name]
+    asked = [submission for submission in facts.own.submissions if submission.job == name]
+    if asked and not its_own and name != LOCAL:
+        return _never_started(name, facts, job, jobs)
+    last = next(reversed(its_own or facts.attempts), None)
     if last is None:
         return ("running", "by its journal") if _recent(facts) else ("new", "no attempt has begun")
     if last.ended_time is not None:
@@ -448,6 +525,25 @@ def _state(facts: Facts, jobs: Jobs) -> tuple[str, str]:
     if _recent(facts):
         return "running", f"it seems: {heard}"
     return "silent", f"{heard}: killed, or hanging"
+
+
+def _present_job(facts: Facts, jobs: Jobs) -> str:
+    """The job that is at work, else one that waits, else the decisive one; "" if there was none."""
+    unfinished = _unfinished(facts.own.submissions, jobs)
+    at_work = [state for state in unfinished if state.state not in WAITING]
+    chosen = (at_work or unfinished)[:1]
+    return chosen[0].job if chosen else decisive_job(facts.own, facts.progress)
+
+
+def _unfinished(submissions: Sequence[Submission], jobs: Jobs) -> list[JobState]:
+    return [state for s in submissions if (state := jobs.states.get(s.job)) and state.unfinished]
+
+
+def _beside(facts: Facts, jobs: Jobs) -> list[str]:
+    """What is queued or at work in the same folder beside what is followed."""
+    others = [submission for submission in facts.history.submissions if submission.verb != facts.verb]
+    verbs = {submission.job: submission.verb for submission in others}
+    return [f"{verbs[state.job]}: job {state.job} {_told(state)}" for state in _unfinished(others, jobs)]
 
 
 def _never_started(name: str, facts: Facts, job: JobState | None, jobs: Jobs) -> tuple[str, str]:
@@ -464,8 +560,8 @@ def _over(last: Attempt, facts: Facts, jobs: Jobs) -> tuple[str, str]:
     """The last attempt has left in order."""
     ago = f"{facts.ago(last.ended_time)} ago" if last.ended_time else ""
     if last.verb != "train":
-        trained = [attempt for attempt in facts.attempts if attempt.cause == "finished"]
-        return ("finished" if trained else "stopped"), f"{last.verb} {last.cause}, {ago}"
+        word = {"finished": "finished", "error": "failed"}.get(last.cause, "stopped")
+        return word, f"{last.verb} {last.cause}, {ago}"
     if last.cause == "finished":
         return "finished", f"at step {last.ended_step or facts.step:,}, {ago}"
     if facts.folder.diagnosis.is_file():
@@ -503,7 +599,7 @@ def _half_made(folder: RunFolder) -> str:
     there = ", ".join(sorted(path.name for path in folder.path.iterdir()))
     return (
         f"{folder.path}\nhalf-made: no config.yaml, so nothing can be started from it (there is: {there})\n"
-        f"start it anew with run={folder.path} and the experiment it was for, or remove the folder"
+        f"start it anew with {shlex.quote(f'run={folder.path}')} and the experiment it was for, or remove the folder"
     )
 
 

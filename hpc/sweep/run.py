@@ -11,6 +11,7 @@ checkpoints (hpc/sweep/prepared.py).
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections import Counter
@@ -85,7 +86,7 @@ def run_sweep(request: Request) -> int:
         if starting:
             _submit(starting, sweep, request)
     if not request.wait:
-        print(f"the table   python hpc/launch.py status {sweep}")
+        print(f"the table   python hpc/launch.py status {shlex.quote(str(sweep))}")
         return 0
     return _wait(prepared, sweep)
 
@@ -114,7 +115,7 @@ def _submit(starting: Sequence[Prepared], sweep: Path, request: Request) -> None
     )
     array = jobs[0].partition("_")[0]  # one element alone is a plain job
     at_a_time = f", {request.array_parallelism} at a time" if request.array_parallelism else ""
-    log = f"{sweep}/logs/{jobs[0]}_0_log.out"
+    log = shlex.quote(f"{sweep}/logs/{jobs[0]}_0_log.out")
     print(
         f"submitted array {array}: {_elements(jobs)} of {config.cluster.nodes} nodes, {world_size} ranks{at_a_time}\n"
         f"follow one  tail -F {log}   ({starting[0].name})\n"
@@ -145,7 +146,8 @@ def _run_here(starting: Sequence[Prepared], sweep: Path, request: Request) -> in
 def _was_stopped(one: Prepared) -> bool:
     """Whether a signal ended it. The STOP file and train.max_minutes mean this element alone."""
     (standing,) = standings([one.folder])
-    return standing.state == STOPPED and read_history(one.folder.path).attempts[-1].cause != StopCause.WALLTIME.label
+    trained = [attempt for attempt in read_history(one.folder.path).attempts if attempt.verb == "train"]
+    return standing.state == STOPPED and trained[-1].cause != StopCause.WALLTIME.label
 
 
 def _wait(prepared: Sequence[Prepared], sweep: Path) -> int:
@@ -167,7 +169,7 @@ def _wait(prepared: Sequence[Prepared], sweep: Path) -> int:
             quiet_looks = 0 if states & {*ACTIVE} else quiet_looks + 1
             time.sleep(POLL_S)
     except KeyboardInterrupt:
-        print(f"\nno longer waiting; the jobs go on. The table: python hpc/launch.py status {sweep}")
+        print(f"\nno longer waiting; the jobs go on. The table: python hpc/launch.py status {shlex.quote(str(sweep))}")
         return INTERRUPTED
     print(sweep_table(sweep))
     return int(any(standing.state == FAILED for standing in now))
@@ -202,7 +204,8 @@ def _intention(one: Prepared, request: Request) -> str:
             return "starts"
         return "starts anew" if one.resume == "never" else f"goes on from step {step}"
     if state == CANCELLED:
-        return f"left alone (python hpc/launch.py resume run={one.folder.path}; all of them: train.resume=auto)"
+        run = shlex.quote(f"run={one.folder.path}")
+        return f"left alone (python hpc/launch.py resume {run}; all of them: train.resume=auto)"
     if state == UNKNOWN:
         return f"left alone (job {one.standing.job}, and SLURM does not answer here)"
     job = f" (job {one.standing.job})" if state in (QUEUED, RUNNING) and one.standing.job else ""

@@ -1,19 +1,24 @@
-"""How each element of a sweep stands: what its folder tells, and what SLURM knows of its last job. No torch import.
+"""How each element of a sweep stands: what its folder tells, and what SLURM knows of its jobs. No torch import.
 
-In:  run folders of elements. Out: one `Standing` each. SLURM is asked once for all, and not about finished ones.
+In:  run folders of elements. Out: one `Standing` each. SLURM is asked once for all, and not about finished jobs. Only
+     training counts: a person may evaluate an element at any time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.config import ConfigError
-from hpc.jobs.attempts import LOCAL, Attempt, History, Submission, read_history
+from hpc.jobs.attempts import LOCAL, Attempt, Failure, History, read_history
+from hpc.jobs.progress import newest_sign
 from hpc.jobs.slurm import JobState, SlurmError, job_states
+from hpc.jobs.status import WAITING, decisive_job, is_echo, only, waits_for_ever
 from hpc.run_folder import RunFolder
 from hpc.stop import StopCause
 
@@ -49,9 +54,11 @@ class Standing:
     state: str
     attempts: int = 0
     error: str = ""
-    """Why it failed, in one line."""
+    """Why it failed, or will never start, in one line."""
     job: str = ""
-    """The last job, `A_k`, or `local`."""
+    """`A_k` or `local`: the one at work, else one that waits, else the one that tells how it stands."""
+    unfinished: tuple[str, ...] = ()
+    """All its jobs that are queued or at work, or may be if SLURM does not answer."""
 
 
 def standings(folders: Sequence[RunFolder], locally_at_work: bool = False) -> list[Standing]:
@@ -61,7 +68,7 @@ def standings(folders: Sequence[RunFolder], locally_at_work: bool = False) -> li
         locally_at_work: whether a launcher on this machine runs elements of the sweep now.
     """
     histories = [read_history(folder.path) for folder in folders]
-    jobs = [job for history in histories if (job := _job(history)) != LOCAL and job and not _finished(history)]
+    jobs = [job for history in histories for job in open_jobs(history)]
     try:
         known: Mapping[str, JobState] | None = job_states(jobs)
     except SlurmError:
@@ -73,22 +80,28 @@ def standings(folders: Sequence[RunFolder], locally_at_work: bool = False) -> li
 def _standing(
     folder: RunFolder, history: History, known: Mapping[str, JobState] | None, locally_at_work: bool
 ) -> Standing:
-    job, attempt, count = _job(history), _last_attempt(history), len(_attempts(history))
+    trained = only(history, "train")
+    count = len(trained.attempts)
+    unfinished = [state for job in open_jobs(history) if (state := (known or {}).get(job)) and state.unfinished]
+    if unfinished:
+        first = min(unfinished, key=lambda state: state.state in WAITING)
+        jobs = tuple(state.job for state in unfinished)
+        return Standing(QUEUED if first.state in WAITING else RUNNING, count, waits_for_ever(first), first.job, jobs)
+    job = _decisive_job(folder, trained)
+    attempt = _last_attempt(trained, job)
 
     def stands(state: str, error: str = "") -> Standing:
         return Standing(state, count, error, job)
 
-    if _finished(history) or (not job and attempt is None and folder.model.is_file()):
+    if attempt is not None and attempt.cause == "finished":
         return stands(FINISHED)
-    if not job and attempt is None:
-        return stands(MISSING)
+    if not job:
+        return stands(FINISHED if folder.model.is_file() else MISSING)
     slurm_state = None
-    if job and job != LOCAL:
+    if job != LOCAL:
         if known is None:
-            return stands(UNKNOWN)
+            return Standing(UNKNOWN, count, "", job, tuple(open_jobs(history)))
         slurm_state = known.get(job)
-        if slurm_state is not None and slurm_state.unfinished:
-            return stands(QUEUED if slurm_state.state in ("PENDING", "REQUEUED", "REQUEUE_HOLD") else RUNNING)
     elif locally_at_work and (attempt is None or attempt.ended_time is None):
         return stands(RUNNING if attempt else QUEUED)
     cancelled = job in history.cancelled or (slurm_state is not None and slurm_state.state.startswith("CANCELLED"))
@@ -96,21 +109,17 @@ def _standing(
         return stands(CANCELLED)
     if attempt and attempt.cause in {cause.label for cause in StopCause}:
         return stands(STOPPED)
-    return stands(FAILED, _why(folder, history, attempt, slurm_state))
+    return stands(FAILED, _why(folder, history, job, attempt, slurm_state))
 
 
-def _why(folder: RunFolder, history: History, attempt: Attempt | None, slurm_state: JobState | None) -> str:
+def _why(folder: RunFolder, history: History, job: str, attempt: Attempt | None, slurm_state: JobState | None) -> str:
     """The reason of a failure, in one line: that of the rank that knew best."""
-    submissions = _submissions(history)
-    asked = submissions[-1] if submissions else None
-    said = [
-        f for f in history.failures if asked is None or (f.job == asked.job and f.time >= asked.time - CLOCK_SKEW_S)
-    ]
-    if said:
-        return _line(min(said, key=lambda failure: (not failure.for_user, failure.time)).error)
+    since = _asked(only(history, "train"), job) - CLOCK_SKEW_S
+    if said := _said(history, job, attempt, since):
+        return _line(min(said, key=lambda failure: (not failure.for_user, is_echo(failure.error), failure.time)).error)
     if attempt and attempt.ended_time is not None:
         return _line(attempt.error) or attempt.cause
-    if folder.diagnosis.is_file() and (asked is None or folder.diagnosis.stat().st_mtime >= asked.time - CLOCK_SKEW_S):
+    if folder.diagnosis.is_file() and folder.diagnosis.stat().st_mtime >= since:
         return _line(folder.diagnosis.read_text())
     if slurm_state is not None and slurm_state.state != "COMPLETED":
         reason = "" if slurm_state.reason in ("", "None") else f" ({slurm_state.reason})"
@@ -118,37 +127,44 @@ def _why(folder: RunFolder, history: History, attempt: Attempt | None, slurm_sta
     return "killed: it ended without a word" if attempt else "ended before its first attempt began"
 
 
+def _said(history: History, job: str, attempt: Attempt | None, since: float) -> list[Failure]:
+    """What the ranks of the job's last life had to say; an evaluation on this machine is the same job by its name."""
+    begun = [a.time for a in history.attempts if a.job == job and a.verb != "train"]
+    begun += [s.time for s in history.submissions if s.job == job and s.verb != "train"]
+    until = min((then for then in begun if then > since + CLOCK_SKEW_S), default=math.inf)
+    said = [failure for failure in history.failures if failure.job == job and since <= failure.time < until]
+    last = max([attempt.restart if attempt else 0, *(failure.restart for failure in said)])
+    return [failure for failure in said if failure.restart == last]
+
+
 def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _finished(history: History) -> bool:
-    """Whether the last attempt of the last job completed the schedule."""
-    attempt = _last_attempt(history)
-    return attempt is not None and attempt.cause == "finished"
+def open_jobs(history: History) -> list[str]:
+    """SLURM's jobs that trained, or were to, and of which it is not known that they have completed the schedule."""
+    trained = only(history, "train")
+    complete = {attempt.job for attempt in trained.attempts if attempt.cause == "finished"}
+    jobs = [s.job for s in trained.submissions] + [a.job for a in trained.attempts]
+    return list(dict.fromkeys(job for job in jobs if job not in (LOCAL, *complete)))
 
 
-def _last_attempt(history: History) -> Attempt | None:
-    """Of the last job; None while that one has not begun."""
-    attempts, submissions = _attempts(history), _submissions(history)
-    if not attempts or not submissions:
-        return attempts[-1] if attempts else None
-    last, asked = attempts[-1], submissions[-1]
-    begun = last.time >= asked.time if asked.job == LOCAL else last.job == asked.job
+def _decisive_job(folder: RunFolder, trained: History) -> str:
+    """The journal is looked at only where jobs may have overlapped."""
+    several = len({submission.job for submission in trained.submissions}) > 1
+    return decisive_job(trained, newest_sign(folder.path) if several else None)
+
+
+def _last_attempt(trained: History, job: str) -> Attempt | None:
+    """Of that job; None while it has not begun."""
+    last = next((attempt for attempt in reversed(trained.attempts) if attempt.job == job), None)
+    begun = last is not None and (job != LOCAL or last.time >= _asked(trained, job))
     return last if begun else None
 
 
-def _job(history: History) -> str:
-    submissions = _submissions(history)
-    return submissions[-1].job if submissions else ""
-
-
-def _attempts(history: History) -> list[Attempt]:
-    return [attempt for attempt in history.attempts if attempt.verb == "train"]
-
-
-def _submissions(history: History) -> list[Submission]:
-    return [submission for submission in history.submissions if submission.verb == "train"]
+def _asked(trained: History, job: str) -> float:
+    """When somebody asked for that job, the last time; 0: not known."""
+    return max((submission.time for submission in trained.submissions if submission.job == job), default=0.0)
 
 
 @contextlib.contextmanager
@@ -164,7 +180,7 @@ def only_launcher(sweep: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise ConfigError(
                 f"another launcher is starting or running elements of {sweep}: wait for it, or end it; "
-                f"python hpc/launch.py status {sweep} tells how far it is"
+                f"python hpc/launch.py status {shlex.quote(str(sweep))} tells how far it is"
             ) from error
         yield
 

@@ -40,6 +40,14 @@ class Life:
         self.job, self.restarts = job, -1
         note_submission(self.folder.path, Submission(self.clock, verb, job, 4, 32, f"logs/{job}_0_log.out", "code"))
 
+    def evaluate(self, job: str) -> None:
+        """A job beside the training, which goes on being the one that the other methods write of."""
+        note_submission(
+            self.folder.path, Submission(self.clock, "evaluate", job, 1, 1, f"logs/{job}_0_log.out", "code")
+        )
+        self.attempt += 1
+        note_start(self.folder.path, Attempt(self.attempt, "evaluate", self.clock, job, 0, ["n9"], 1, None))
+
     def begin(self, wait: float, from_step: int, overhead: float = 40.0, ranks: int = 32) -> None:
         """An attempt starts after waiting, and trains."""
         self.clock += wait

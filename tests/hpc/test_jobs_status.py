@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hpc.config import ConfigError
-from hpc.jobs.attempts import Failure, note_cancelled, note_failure
+from hpc.jobs.attempts import Attempt, Failure, note_cancelled, note_end, note_failure, note_start
 from hpc.jobs.status import ATTEMPTS_SHOWN, SILENT_S, WIDTH, status
 from tests.hpc.fake_slurm import DOWN, FakeSlurm, line
 from tests.hpc.lives import HOUR, Life
@@ -177,6 +178,120 @@ def test_the_rank_to_blame_is_told_not_those_that_miss_it(run, slurm):
     text = status(run.folder.path)
     assert rows(text)["last error"].endswith("rank 2 on n2: CUDA out of memory")
     assert attempts(text)[2].endswith("error: CUDA out of memory")
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        "Read error [127.0.0.1]:9: Connection reset by peer",
+        "NCCL error in: x.cpp:1, remote process exited or there was a network error\nSocket closed",
+    ],
+)
+def test_what_srun_says_of_a_killed_rank_counts_more_than_what_the_others_miss(run, slurm, echo):
+    slurm.answers(line("4242", "PENDING", "BeginTime"))
+    for rank in (0, 2, 3):
+        note_failure(run.folder.path, Failure(run.clock + rank, "4242", 2, rank, f"n{rank + 1}", False, echo))
+    note_failure(run.folder.path, Failure(run.clock + 9, "4242", 2, 1, "n2", False, "srun: Killed"))
+    text = status(run.folder.path)
+    assert rows(text)["last error"].endswith("rank 1 on n2: srun: Killed")
+    assert attempts(text)[2].endswith("error: srun: Killed")
+
+
+def test_an_evaluation_beside_the_training_changes_nothing_of_what_is_told_of_it(run, slurm):
+    slurm.answers(line("4242", "RUNNING", nodes="n[1-4]"))
+    before = rows(status(run.folder.path))
+    run.evaluate("4300")
+    slurm.answers(f"{line('4242', 'RUNNING', nodes='n[1-4]')}; {line('4300', 'RUNNING', nodes='n9')}")
+    text = status(run.folder.path)
+    told = rows(text)
+    assert told["state"].startswith(before["state"].partition(";")[0])
+    assert "; evaluate: job 4300 RUNNING on n9, 0:00 step " in " ".join(text.split())
+    assert (told["logs"], told["next"]) == (before["logs"], before["next"])
+    assert [row.split()[-1] for row in attempts(text)[2:]] == ["running", "running"]
+    slurm.answers(line("4300", "RUNNING", nodes="n9"))
+    assert rows(status(run.folder.path))["state"].startswith("running: it seems"), "SLURM does not know the training"
+    run.end("error", "CUDA out of memory")  # of the evaluation, whose number is the newest
+    slurm.answers(f"{line('4242', 'TIMEOUT')}; {line('4300', 'FAILED')}")
+    told = rows(status(run.folder.path))
+    assert told["state"].startswith("killed: job TIMEOUT")
+    assert told["next"] == f"python hpc/launch.py resume {run.folder.path}"
+
+
+def test_a_finished_run_is_finished_while_and_after_it_is_evaluated(tmp_path, slurm):
+    life = Life(tmp_path / "run", time.time() - 300, steps=1000)
+    life.submit("7")
+    life.begin(10, 0)
+    life.train(1000)
+    life.end("finished")
+    life.evaluate("8")
+    for state in ("PENDING", "RUNNING", "FAILED"):
+        slurm.answers(line("8", state))
+        told = rows(status(life.folder.path))
+        assert told["state"].startswith("finished: at step 1,000")
+        assert told["logs"].startswith("logs/7_0_log.out")
+        assert ("evaluate: job 8" in status(life.folder.path)) == (state != "FAILED")
+        assert re.search(r"^run +finished ", status(None, tmp_path), re.MULTILINE)
+
+
+def test_a_second_job_that_was_refused_does_not_hide_the_one_at_work(run, slurm):
+    run.submit("4300")
+    note_start(run.folder.path, Attempt(4, "train", run.clock, "4300", 0, ["n7"], 32, None))
+    note_end(run.folder.path, 4, None, "error", "is being trained by job 4242")
+    slurm.answers(f"{line('4242', 'RUNNING', nodes='n[1-4]')}; {line('4300', 'FAILED', 'NonZeroExitCode')}")
+    text = status(run.folder.path)
+    told = rows(text)
+    assert told["state"].startswith("running: job 4242 RUNNING")
+    assert told["logs"].startswith("logs/4242_0_log.out")
+    assert told["next"].startswith("python hpc/launch.py cancel ")
+    assert told["end"].startswith("in about 1d 17h")
+    assert attempts(text)[2].endswith(" running") and attempts(text)[3].endswith("is being trained by job 4242")
+    assert re.search(r"20261120-101500 +running ", status(None, run.folder.path.parent))
+    run.clock += 60
+    run.event("ended", number=3, ended_time=run.clock, ended_step=72_000, cause="stop-file", error="")
+    slurm.answers(f"{line('4242', 'COMPLETED')}; {line('4300', 'FAILED', 'NonZeroExitCode')}")
+    told = rows(status(run.folder.path))
+    assert told["state"].startswith("stopped: stop-file, saved")
+    assert told["logs"].startswith("logs/4242_0_log.out")
+
+
+def test_commands_that_are_told_can_be_typed_whatever_the_folder_is_called(tmp_path, slurm, monkeypatch):
+    base = tmp_path / "my runs & more"
+    life = Life(base / "it's one", time.time() - 300, steps=1000)
+    life.submit("7")
+    life.begin(10, 0)
+    for state, words in (("RUNNING", "cancel {}"), ("FAILED", "resume {}")):
+        slurm.answers(line("7", state))
+        told = rows(status(life.folder.path))["next"]
+        assert shlex.split(told)[2:] == [word.format(life.folder.path) for word in words.split()]
+    life.end("finished")
+    assert shlex.split(rows(status(life.folder.path))["next"])[2:] == ["evaluate", f"run={life.folder.path}"]
+    life.folder.config.unlink()
+    assert shlex.quote(f"run={life.folder.path}") in status(life.folder.path)
+
+
+@pytest.mark.parametrize("reason", ["PartitionConfig", "BadConstraints", "PartitionTimeLimit", "PartitionNodeLimit"])
+def test_a_job_that_will_never_start_says_so(run, slurm, reason):
+    run.end("preempt")
+    slurm.answers(line("4242", "PENDING", reason))
+    text = status(run.folder.path)
+    told = rows(text)
+    assert told["state"] == f"queued: job 4242 PENDING, waits for ever unless changed: {reason}"
+    assert told["end"] == "1d 15h of training to go", "no day can be told"
+    slurm.answers(line("4242", "PENDING", "Priority"))
+    assert "for ever" not in status(run.folder.path)
+
+
+def test_errors_on_this_machine_belong_to_the_launch_that_made_them(tmp_path, no_slurm):
+    life = Life(tmp_path / "run", time.time() - 900)
+    for error in ("no space left", "CUDA out of memory"):
+        life.submit("local")
+        life.begin(0, 0)
+        note_failure(life.folder.path, Failure(life.clock, "local", 0, 0, "here", False, error))
+        life.clock += 60
+        life.end("error", error)
+    text = status(life.folder.path)
+    assert rows(text)["last error"].endswith("CUDA out of memory")
+    assert [row.rpartition("error: ")[2] for row in attempts(text)] == ["no space left", "CUDA out of memory"]
 
 
 def test_hangs_and_the_reason_for_giving_up_are_told(run, slurm):

@@ -9,6 +9,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -159,6 +160,23 @@ def test_a_cancelled_element_stays_so_until_somebody_asks_for_it(launches, capsy
     assert launches.run("train.resume=required") == 0
     assert (launches.started, launches.resumes) == ([A], ["required"])
     assert kept(A).train.resume == "auto", "a wish for that launch only"
+
+
+def test_commands_that_are_told_can_be_typed_whatever_the_folder_is_called(launches, monkeypatch, capsys):
+    launches.ends[A] = (0, "stop-file")
+    launches.run("run=my sweeps")
+    capsys.readouterr()
+    launches.run("run=my sweeps")
+    sweep = Path("my sweeps").resolve()
+    assert f"launch.py resume {shlex.quote(f'run={sweep / A}')};" in capsys.readouterr().out
+    monkeypatch.setattr(requests, "has_slurm", lambda: True)
+    monkeypatch.setattr("hpc.jobs.submit.submit_array", lambda *_: ["7_0"])
+    Path("sweep.yaml").write_text(FILE)
+    assert cli.main(["--nodes", "1", "--array", "sweep.yaml", "run=my sweeps", "train.resume=auto"]) == 0
+    told = capsys.readouterr().out
+    log = sweep / "logs" / "7_0_0_log.out"
+    assert f"tail -F {shlex.quote(str(log))} " in told
+    assert f"launch.py status {shlex.quote(str(sweep))}\n" in told
 
 
 def test_a_sweep_that_grows_starts_the_new_elements_alone(launches):

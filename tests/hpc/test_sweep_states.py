@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import time
 
 import pytest
@@ -18,7 +20,9 @@ from hpc.jobs.attempts import (
     note_submission,
 )
 from hpc.run_folder import RunFolder
+from hpc.sweep import cancel_sweep
 from hpc.sweep.states import Standing, launcher_at_work, only_launcher, standings
+from hpc.tracking.journal import Journal
 
 
 @pytest.fixture
@@ -147,3 +151,120 @@ def test_two_launchers_of_one_sweep_exclude_each_other(tmp_path):
         with pytest.raises(ConfigError, match="another launcher"), only_launcher(tmp_path):
             pass
     assert not launcher_at_work(tmp_path)
+
+
+def refused(run: RunFolder, job: str, number: int) -> None:
+    """A second job that a person asked for while another was at work."""
+    submitted(run, job)
+    began(run, job, number)
+    note_end(run.path, number, None, "error", "is being trained by another job, which is running")
+
+
+def test_a_running_element_is_not_lost_when_a_second_job_of_it_is_refused(run, squeue):
+    submitted(run, "7_1")
+    began(run, "7_1")
+    refused(run, "8", 2)
+    squeue(j7_1="RUNNING", j8="FAILED")
+    assert standings([run]) == [Standing("running", 2, "", "7_1", ("7_1",))]
+    submitted(run, "9")
+    squeue(j7_1="RUNNING", j8="FAILED", j9="PENDING")
+    assert standings([run]) == [Standing("running", 2, "", "7_1", ("7_1", "9"))]
+    squeue(j7_1="PENDING", j8="FAILED", j9="FAILED")
+    assert state(run) == "queued"
+
+
+@pytest.mark.parametrize(("cause", "stands"), [("finished", "finished"), ("stop-file", "cancelled"), ("", "failed")])
+def test_once_it_is_over_its_own_end_counts_and_not_that_of_the_refused_job(run, squeue, cause, stands):
+    submitted(run, "7_1")
+    began(run, "7_1")
+    refused(run, "8", 2)
+    squeue(j7_1="TIMEOUT", j8="FAILED")
+    if cause:
+        note_end(run.path, 1, 9, cause)
+    else:  # killed; it has trained on meanwhile
+        journal = Journal(run.path, 1)
+        journal.append("train", 9, {"scalars": {"loss": 1.0}})
+        journal.close()
+    (found,) = standings([run])
+    assert (found.state, found.job) == (stands, "7_1")
+    assert found.error == ("" if cause else "TIMEOUT")
+
+
+def test_slurm_is_asked_once_for_all_jobs_of_all_elements(tmp_path, squeue, monkeypatch):
+    runs = [RunFolder(tmp_path / name) for name in "ab"]
+    for number, run in enumerate(runs):
+        run.create()
+        submitted(run, f"7_{number}")
+        refused(run, f"8{number}", 1)
+    squeue(j7_0="RUNNING", j7_1="RUNNING")
+    asked: list[list[str]] = []
+    real = standings.__globals__["job_states"]
+    monkeypatch.setattr("hpc.sweep.states.job_states", lambda jobs: asked.append(jobs) or real(jobs))
+    assert [found.state for found in standings(runs)] == ["running", "running"]
+    assert asked == [["7_0", "80", "7_1", "81"]]
+
+
+def test_cancelling_a_sweep_ends_every_job_of_every_element_and_none_comes_back(tmp_path, squeue, capsys):
+    sweep = tmp_path / "sweep"
+    runs = {name: RunFolder(sweep / name) for name in ("seed=1", "seed=2", "seed=3")}
+    for number, run in enumerate(runs.values()):
+        run.create()
+        submitted(run, f"7_{number}")
+        began(run, f"7_{number}")
+    refused(runs["seed=2"], "8", 2)
+    submitted(runs["seed=2"], "9")
+    note_end(runs["seed=3"].path, 1, 9, "finished")
+    (sweep / "sweep.json").write_text(json.dumps({"elements": {name: {"own": {}, "in_file": True} for name in runs}}))
+    squeue(j7_0="RUNNING", j7_1="RUNNING", j8="FAILED", j9="PENDING", j7_2="COMPLETED")
+    orders = tmp_path / "orders"
+    over = "\n".join(f"{job}|CANCELLED|None||0:00|N/A" for job in ("7_0", "7_1", "9"))
+    tools = tmp_path / "tools"
+    (tools / "scancel").write_text(
+        f"#!/bin/sh\necho \"$@\" > {orders}\nprintf '#!/bin/sh\ncat <<END\n{over}\nEND\n' > {tools}/squeue\n"
+    )
+    (tools / "scancel").chmod(0o755)
+    assert cancel_sweep(sweep) == 0
+    assert orders.read_text().split() == ["7_0", "7_1", "9"]
+    assert "2 cancelled" in capsys.readouterr().out
+    assert state(runs["seed=2"]) == "cancelled", "also while the refused job is the last of which anything is known"
+
+
+def test_what_is_not_training_counts_nowhere(run, squeue):
+    submitted(run, "7_1")
+    began(run, "7_1")
+    note_end(run.path, 1, 5, "preempt")
+    note_submission(run.path, Submission(time.time(), "evaluate", "9", 1, 1, "", ""))
+    began(run, "9", 2, verb="evaluate")
+    squeue(j7_1="FAILED", j9="RUNNING")
+    assert standings([run]) == [Standing("stopped", 1, "", "7_1")]
+    note_submission(run.path, Submission(time.time(), "train", "local", 1, 1, "", ""))
+    began(run, "local", 3)
+    note_submission(run.path, Submission(time.time(), "evaluate", "local", 1, 1, "", ""))
+    note_failure(run.path, Failure(time.time(), "local", 0, 0, "n1", True, "no test split"))
+    assert standings([run]) == [Standing("failed", 2, "killed: it ended without a word", "local")]
+
+
+def test_of_a_killed_rank_srun_knows_and_of_an_earlier_life_nothing_is_told(run, squeue):
+    submitted(run, "7_1")
+    began(run, "7_1")
+    squeue(j7_1="FAILED")
+    note_failure(run.path, Failure(time.time(), "7_1", 0, 0, "n1", False, "an earlier one"))
+    for rank, error in ((0, "Connection closed by peer"), (1, "srun: Killed"), (2, "Socket closed")):
+        note_failure(run.path, Failure(time.time(), "7_1", 1, rank, "n1", False, error))
+    assert standings([run])[0].error == "srun: Killed"
+
+
+def test_an_element_that_will_never_start_says_so(run, squeue, tmp_path):
+    submitted(run, "7_1")
+    (tmp_path / "tools" / "squeue").write_text("#!/bin/sh\necho '7_1|PENDING|PartitionTimeLimit||0:00|N/A'\n")
+    assert standings([run]) == [
+        Standing("queued", 0, "waits for ever unless changed: PartitionTimeLimit", "7_1", ("7_1",))
+    ]
+
+
+def test_commands_that_are_told_can_be_typed_whatever_the_folder_is_called(tmp_path, squeue):
+    sweep = tmp_path / "my sweeps"
+    sweep.mkdir()
+    with only_launcher(sweep), pytest.raises(ConfigError) as error, only_launcher(sweep):
+        pass
+    assert f"status {shlex.quote(str(sweep))} tells" in str(error.value)

@@ -81,7 +81,7 @@ def test_the_csv_holds_every_value_and_a_column_per_varied_key(tmp_path):
     assert found["a"] == {
         **{"element": "a", "optimizer.lr": "a", "state": "finished", "attempts": "1", "step": "6", "steps": "6"},
         **{"psnr": "10.123456789", "ssim": "0.5", "psnr_single": "1.0", "loss": str(100 - 10.123456789)},
-        **{"best_metric": "psnr", "best": "11.5", "job": "", "error": ""},
+        **{"best_metric": "psnr", "best": "11.5", "job": "local", "error": ""},
     }
     assert found["b"]["state"] == "missing"
 
