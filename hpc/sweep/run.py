@@ -24,7 +24,7 @@ from hpc.errors import FOR_USERS
 from hpc.jobs.attempts import read_history
 from hpc.prepare import uses_gpus, world_size_of
 from hpc.request import Request
-from hpc.starting import ensure_data, make_folder, start
+from hpc.starting import ensure_data, make_folder, make_task, start
 from hpc.stop import StopCause
 from hpc.sweep.elements import load_sweep
 from hpc.sweep.prepared import (
@@ -104,11 +104,10 @@ def _make_ready(starting: Sequence[Prepared], request: Request) -> list[str]:
 
 def _submit(starting: Sequence[Prepared], sweep: Path, request: Request) -> None:
     from hpc.jobs.submit import submit_array
-    from hpc.task import Task
 
     config = starting[0].config
     gpu, world_size = uses_gpus(config, request), world_size_of(config, request)
-    tasks = [Task("train", str(one.folder.path), use_gpu=gpu, resume=one.resume) for one in starting]
+    tasks = [make_task("train", one.folder, one.config, gpu, one.resume) for one in starting]
     folders = [one.folder for one in starting]
     jobs = submit_array(
         tasks, folders, sweep / "logs", config, world_size, request.array_parallelism, starting[0].element.sweep

@@ -9,6 +9,9 @@ Out: a W&B run whose id is kept in RUN/wandb_id and used again after every resum
 W&B's own step never decreases, a run's does when it goes back to a checkpoint: W&B gets the journal's line number as
 its step, and every chart is drawn over the logged "step" instead. Rows of a former attempt beyond the checkpoint stay
 in a live mirror (W&B cannot take them back; "attempt" tells them apart); `sync` makes a run without them.
+
+A scheduler's SIGTERM reaches W&B's own service too, which dies of it with the rows it had not written yet. The mirror
+of the next attempt begins with those: the journal has them.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ import contextlib
 import json
 import netrc
 import os
+import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -29,17 +34,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from hpc.tracking.journal import Record, parse
+from hpc.tracking.journal import Record, parse, read_records
 
 ID_FILE = "wandb_id"
 DEFAULT_URL = "https://api.wandb.ai"
 REACH_TIMEOUT_S = 5.0
+READ_TIMEOUT_S = 60.0
+_STEP = re.compile(r'"_step": ?(\d+)')
 INIT_TIMEOUT_S = 30.0
 FINISH_TIMEOUT_S = 20.0
 """For W&B's own uploads at the end; after it the rest can be had from the journal."""
 PARENT_POLL_S = 1.0
 SURVIVED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
-"""A scheduler sends these to every process of a job; the mirror's end is the end of its input."""
+"""A scheduler sends these to every process of a job; the mirror's end is the end of its input. W&B's service does not
+inherit the deafness to all of them."""
 
 LAST_WORD = b"exit_code "
 """Begins the line after which the mirror finishes; its number becomes the exit code of the W&B run."""
@@ -218,6 +226,32 @@ def write_record(run: Any, record: Record, run_dir: Path) -> bool:
     return True
 
 
+def last_offline_step(run_dir: Path, run_id: str) -> int | None:
+    """Line number in the journal of the newest row in a run's offline folders; -1: no row; None: no folder."""
+    folders = sorted((run_dir / "wandb").glob(f"offline-run-*-{run_id}"), reverse=True)
+    for folder in folders:
+        if (last := _last_step(folder)) is not None:
+            return last
+    return -1 if folders else None
+
+
+def _last_step(folder: Path) -> int | None:
+    for log in folder.glob("*.wandb"):
+        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)]
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            done = subprocess.run(command, capture_output=True, text=True, timeout=READ_TIMEOUT_S, check=False)
+            return max(map(int, _STEP.findall(done.stdout)), default=None)
+    return None
+
+
+def catch_up(run: Any, run_dir: Path, last: int | None, until: int) -> None:
+    """Write what W&B lacks of former attempts: rows of the journal after `last` and before `until`, by line number."""
+    if last is not None:
+        for record in read_records(run_dir):
+            if last < record.seq < until:
+                write_record(run, record, run_dir)
+
+
 def serve(spec: MirrorSpec) -> int:
     """The mirror process: records as JSON lines on stdin until its end, what to tell the user on stdout."""
     run = None
@@ -230,8 +264,10 @@ def serve(spec: MirrorSpec) -> int:
             break
         record = parse(line, "standard input")
         if run is None:
+            last = last_offline_step(Path(spec.run_dir), spec.run_id)
             run, mode = open_run_or_offline(spec, record.data.get("config", {}))
             _tell(_greeting(spec, mode, run))
+            catch_up(run, Path(spec.run_dir), run.starting_step - 1 if mode == "online" else last, record.seq)
         write_record(run, record, Path(spec.run_dir))
     if run is not None:
         run.finish(exit_code=exit_code)

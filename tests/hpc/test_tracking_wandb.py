@@ -304,3 +304,22 @@ def test_disabled_starts_nothing(run_dir):
 def test_sync_of_something_else_says_what_it_wants(tmp_path, capsys):
     assert main(["sync", str(tmp_path)]) == 1
     assert "give the folder of a started run" in capsys.readouterr().err
+
+
+def test_rows_that_died_with_wandbs_service_are_made_up_for_by_the_next_attempt(run_dir):
+    """SLURM's SIGTERM reaches that service too: it leads a session of its own, and is not deaf to it."""
+    with tracker(run_dir) as first:
+        first.start(0, {})
+        wait_for_wandb(run_dir)
+        train(first, *range(1, 40))
+        (service,) = children(first._mirror.pid)
+        os.kill(service, signal.SIGTERM)
+        train(first, *range(40, 50))
+    before = mirrored_rows(run_dir)
+    assert before < 50, "nothing was lost, so nothing is shown"
+    with tracker(run_dir, attempt=2) as second:
+        second.start(49, {})
+        train(second, *range(50, 60))
+    records = [record for record in read_records(run_dir) if record.kind != "resume"]
+    assert [item["_step"] for item in history(run_dir, kept_id(run_dir))] == [record.seq for record in records]
+    assert [comparable(item) for item in history(run_dir, kept_id(run_dir))] == expected(records)
