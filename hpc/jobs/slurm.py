@@ -17,6 +17,7 @@ from typing import TypeVar
 
 TIMEOUT_S = 60.0
 TRIES, PAUSE_S = 30, 10.0
+UNKNOWN_JOB = "Invalid job id"
 EARLY_S = 90.0
 """SLURM looks at time limits now and then, and sends its warning that much too early."""
 T = TypeVar("T")
@@ -115,7 +116,7 @@ def job_states(jobs: Sequence[str]) -> dict[str, JobState]:
     if not jobs:
         return found
     wanted = set(jobs)
-    for line in ask("squeue", "-h", "-r", "-a", "-t", "all", "-o", "%i|%T|%r|%N|%M|%S").splitlines():
+    for line in _squeue(jobs).splitlines():
         job, *rest = line.split("|", 5)
         if job in wanted:
             found[job] = JobState(job, *rest)
@@ -166,6 +167,16 @@ def ask(*command: str) -> str:
     if done.returncode:
         raise SlurmError(f"{' '.join(command)}: {done.stderr.strip() or f'exit code {done.returncode}'}")
     return done.stdout
+
+
+def _squeue(jobs: Sequence[str]) -> str:
+    """Its lines on these jobs; nothing on one alone that it does not know (any more), which it calls an error."""
+    try:
+        return ask("squeue", "-h", "-r", "-a", "-t", "all", "-j", ",".join(jobs), "-o", "%i|%T|%r|%N|%M|%S")
+    except SlurmError as error:
+        if UNKNOWN_JOB in str(error):
+            return ""
+        raise
 
 
 def _from_sacct(jobs: Sequence[str]) -> dict[str, JobState]:

@@ -1,204 +1,38 @@
 """`status`: where runs stand, for people, in a second on a login node.
 
-In:  run folders (attempts.jsonl, journal, checkpoints) and what SLURM says of their jobs, if it is there. Out: text for
-     a terminal of 100 columns: one line per run, or everything about one.
+In:  what is known of run folders (facts.py, standing.py). Out: text for a terminal of 100 columns: one line per run, or
+     everything about one.
 """
 
 from __future__ import annotations
 
-import functools
 import io
-import itertools
 import re
 import shlex
 import textwrap
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-import yaml
 from rich.console import Console
 from rich.table import Table
 
 from hpc.config import Config, ConfigError, load_file
-from hpc.jobs import slurm
-from hpc.jobs.attempts import LOCAL, Attempt, History, Submission, read_history
-from hpc.jobs.forecast import (
-    attempt_costs,
-    end_of,
-    eta,
-    format_speed,
-    measure,
-    number_ranges,
-    plan_of,
-    shown,
-    wanted_s,
-)
+from hpc.jobs.attempts import LOCAL, Attempt
+from hpc.jobs.facts import SILENT_S, Facts, Jobs, ask_slurm, gather, in_one_line, life_of
+from hpc.jobs.forecast import attempt_costs, eta, format_speed, measure, number_ranges, plan_of, shown, wanted_s
 from hpc.jobs.forecast import waits as waits_of
-from hpc.jobs.progress import Progress, newest_sign, read_progress
-from hpc.jobs.slurm import JobState, SlurmError
-from hpc.machine import has_slurm
+from hpc.jobs.standing import beside, present_job, state_of, told, waits_for_ever
 from hpc.run_folder import RunFolder
-from hpc.stop import StopCause
 from hpc.tracking.console import format_duration
 
 WIDTH = 100
 INDENT = 12
 TO_COPY = ("logs", "next")
-SILENT_S = 600.0
-"""A run of which SLURM says nothing counts as running if it was heard of this recently."""
 ATTEMPTS_SHOWN = 15
-WAITING = ("PENDING", "REQUEUED", "REQUEUE_HOLD", "CONFIGURING")
-FOR_EVER = ("PartitionConfig", "BadConstraints", "PartitionTimeLimit", "PartitionNodeLimit")
-"""Reasons to wait that do not go away by themselves."""
-ASKS_AGAIN = tuple(cause.label for cause in StopCause if cause.requeue)
 RUN_FILES = ("attempts.jsonl", "metrics.jsonl", "checkpoints", "logs")
 """What tells the folder of a run that lost or never got its config.yaml from any other folder."""
-
-_ECHO = re.compile(
-    "by peer|Read error|Broken pipe|Socket closed|socket was closed|remote process exited|ncclRemoteError"
-    "|communicator was aborted|got 0 bytes",
-    re.IGNORECASE,
-)
-_PLACE = re.compile(r"\[/\S+:\d+\] *")
-"""Where in PyTorch's sources a complaint was made."""
-
-
-@dataclass(frozen=True)
-class Complaint:
-    """What a rank said of why it ended."""
-
-    time: float
-    life: tuple[str, int]
-    """Job, and how many times it had been started before (`life_of`): all ranks of an attempt share it."""
-    who: str
-    text: str
-
-
-@dataclass
-class Facts:
-    """What is known of a run."""
-
-    folder: RunFolder
-    total: int
-    """Steps of its schedule; 0: not known."""
-    history: History
-    progress: Progress
-    now: float
-
-    @functools.cached_property
-    def verb(self) -> str:
-        """What is followed: the training; in a folder where nothing was trained, what was asked for last."""
-        asked = [a.verb for a in self.history.attempts] + [s.verb for s in self.history.submissions]
-        return "train" if "train" in asked or not asked else asked[-1]
-
-    @functools.cached_property
-    def own(self) -> History:
-        """The history without evaluations, which come and go beside the training."""
-        return only(self.history, self.verb)
-
-    @property
-    def attempts(self) -> list[Attempt]:
-        return self.own.attempts
-
-    @property
-    def step(self) -> int:
-        """Where the run stands: by its journal, or by what its attempts said."""
-        known = [a.ended_step or a.training_step or 0 for a in self.attempts[-1:]]
-        return max([self.progress.step, *known])
-
-    @property
-    def heard(self) -> float | None:
-        """When it last gave a sign of life."""
-        times = [self.progress.newest.time] if self.progress.newest else []
-        times += [self.heard_in(attempt) for attempt in self.attempts]
-        return max(times, default=None)
-
-    def heard_in(self, attempt: Attempt) -> float:
-        """When that attempt last gave a sign of life."""
-        return end_of(attempt, self.progress) or attempt.time
-
-    @property
-    def computed_again(self) -> int:
-        """Steps of killed attempts that were not saved."""
-        known = [(a, self.progress.last.get(a.number)) for a in self.attempts if a.training_step is not None]
-        pairs = itertools.pairwise(known)
-        return sum(max(0, sign.step - (b.training_step or 0)) for (_, sign), (b, _) in pairs if sign)
-
-    @functools.cached_property
-    def complaints(self) -> list[Complaint]:
-        history, progress = self.history, self.progress
-        lives = {attempt.number: life_of(attempt) for attempt in history.attempts}
-        said = [(a.ended_time, lives[a.number], f"attempt {a.number}", a.error) for a in history.attempts if a.error]
-        for f in history.failures:
-            begun = [a for a in history.attempts if a.job == f.job == LOCAL and a.time <= f.time]
-            life = life_of(begun[-1]) if begun else (f.job, f.restart)
-            said.append((f.time, life, f"rank {f.rank} on {f.node}", f.error))
-        if sign := progress.error_sign:
-            said.append((sign.time, lives.get(sign.attempt, ("", 0)), f"attempt {sign.attempt}", progress.error))
-        return [Complaint(then or 0.0, life, who, _PLACE.sub("", text)) for then, life, who, text in said]
-
-    def cause(self, life: tuple[str, int]) -> Complaint | None:
-        """The first complaint of an attempt that is not about another rank's end; if all are, the first."""
-        own = sorted((c for c in self.complaints if c.life == life), key=lambda complaint: complaint.time)
-        return next((complaint for complaint in own if not is_echo(complaint.text)), own[0] if own else None)
-
-    def ago(self, then: float) -> str:
-        return format_duration(max(0.0, self.now - then))
-
-
-@dataclass(frozen=True)
-class Jobs:
-    """What SLURM says."""
-
-    states: dict[str, JobState]
-    trouble: str = ""
-    """Why it says nothing."""
-
-
-def only(history: History, verb: str) -> History:
-    """What was asked for and done with this verb."""
-    return replace(
-        history,
-        submissions=[submission for submission in history.submissions if submission.verb == verb],
-        attempts=[attempt for attempt in history.attempts if attempt.verb == verb],
-    )
-
-
-def decisive_job(history: History, progress: Progress | None = None) -> str:
-    """Of jobs that are over, the one whose end tells how things stand: the one that was heard of last; "" for none.
-
-    Mostly that is the last one submitted. One that was refused because another was at work is not, once that has ended.
-
-    Args:
-        history: of one verb.
-    """
-    heard: dict[str, float] = {}
-    signs = [(submission.job, submission.time) for submission in history.submissions]
-    signs += [(attempt.job, end_of(attempt, progress) or attempt.time) for attempt in history.attempts]
-    for job, then in signs:
-        heard[job] = max(then, heard.get(job, then))
-    signs = [(f.job, f.time) for f in history.failures if f.job in heard and f.job != LOCAL]
-    for job, then in signs:
-        heard[job] = max(then, heard[job])
-    return max(reversed(heard), key=lambda job: heard[job], default="")
-
-
-def life_of(attempt: Attempt) -> tuple[str, int]:
-    """Tells attempts apart. On this machine all jobs have the same name."""
-    return attempt.job, attempt.number if attempt.job == LOCAL else attempt.restart
-
-
-def is_echo(error: str) -> bool:
-    """Whether a rank only says that another one is gone."""
-    return _ECHO.search(error) is not None
-
-
-def waits_for_ever(state: JobState) -> str:
-    """A warning, for a job that never starts as it was asked for; else nothing."""
-    hopeless = state.state == "PENDING" and state.reason in FOR_EVER
-    return f"waits for ever unless changed: {state.reason}" if hopeless else ""
 
 
 def status(run: Path | None, base: Path = Path("runs")) -> str:
@@ -219,22 +53,19 @@ def status(run: Path | None, base: Path = Path("runs")) -> str:
     raise ConfigError(f"{run}: no run there, nor any below it; `python hpc/launch.py status` lists those below runs/")
 
 
-# -- all runs ----------------------------------------------------------------------------------------------------------
-
-
 def _overview(base: Path) -> str:
     paths = _runs_below(base)
     if not paths:
         return f"no runs below {base.resolve()}; start one with: python hpc/launch.py"
-    everything = [_gather(RunFolder(path), whole=False) for path in paths]
-    jobs = _ask([job for facts in everything for job in _may_be_alive(facts)])
+    everything = [gather(RunFolder(path), whole=False) for path in paths]
+    jobs = ask_slurm([job for facts in everything for job in _may_be_alive(facts)])
     table = _table("run", "state", ">step", ">of", ">", ">steps/s", ">attempts", ">heard of")
     for path, facts in zip(paths, everything, strict=True):
         speed = measure(facts.progress, facts.history)
         share = f"{facts.step / facts.total:.0%}" if facts.total else ""
         table.add_row(
             str(path.relative_to(base)),
-            _state(facts, jobs)[0] if facts.folder.config.is_file() else "half-made",
+            state_of(facts, jobs)[0] if facts.folder.config.is_file() else "half-made",
             f"{facts.step:,}",
             f"{facts.total:,}" if facts.total else "?",
             share,
@@ -270,12 +101,9 @@ def _may_be_alive(facts: Facts) -> list[str]:
     return list(dict.fromkeys(s.job for s in facts.own.submissions if s.job not in complete))
 
 
-# -- one run -----------------------------------------------------------------------------------------------------------
-
-
 def _one(folder: RunFolder) -> str:
-    facts = _gather(folder, whole=True)
-    jobs = _ask(list(dict.fromkeys(submission.job for submission in facts.history.submissions)))
+    facts = gather(folder, whole=True)
+    jobs = ask_slurm(list(dict.fromkeys(submission.job for submission in facts.history.submissions)))
     parts: list[str | Table] = [shown(folder.path)]
     parts += [_line(name, text) for name, text in _summary(facts, jobs)]
     if facts.history.submissions:
@@ -295,8 +123,8 @@ def _line(name: str, text: str) -> str:
 
 def _summary(facts: Facts, jobs: Jobs) -> list[tuple[str, str]]:
     """The lines above the tables."""
-    state, detail = _state(facts, jobs)
-    detail = "; ".join(part for part in (detail, *_beside(facts, jobs)) if part)
+    state, detail = state_of(facts, jobs)
+    detail = "; ".join(part for part in (detail, *beside(facts, jobs)) if part)
     share = f" ({facts.step / facts.total:.1%})" if facts.total else ""
     lines = [("state", f"{state}{': ' + detail if detail else ''}")]
     again = f", and {facts.computed_again:,} that were computed again" if facts.computed_again else ""
@@ -322,7 +150,7 @@ def _end(facts: Facts, jobs: Jobs, state: str, speed: float) -> list[tuple[str, 
         config = load_file(facts.folder.config)
     except ConfigError as error:
         return [("end", f"unknown: {error}")]
-    present = jobs.states.get(_present_job(facts, jobs))
+    present = jobs.states.get(present_job(facts, jobs))
     alive = state in ("running", "queued") and not (present and waits_for_ever(present))
     now = facts.now if alive else None
     remaining_s = max(0, facts.total - facts.step) / speed
@@ -340,7 +168,7 @@ def _end(facts: Facts, jobs: Jobs, state: str, speed: float) -> list[tuple[str, 
 
 def _calendar_s(facts: Facts, jobs: Jobs, config: Config, speed: float, remaining_s: float, state: str) -> float:
     """Seconds until the end as the queue has treated this run so far."""
-    progress, present = facts.progress, _present_job(facts, jobs)
+    progress, present = facts.progress, present_job(facts, jobs)
     current = next((attempt for attempt in reversed(facts.attempts) if attempt.job == present), None)
     until = facts.attempts.index(current) + 1 if current else None  # what came later was refused
     history = replace(facts.own, attempts=facts.attempts[:until])
@@ -373,17 +201,17 @@ def _troubles(facts: Facts) -> list[tuple[str, str]]:
     if facts.complaints:
         newest = max(facts.complaints, key=lambda complaint: complaint.time)
         cause = facts.cause(newest.life) or newest
-        lines.append(("last error", f"{facts.ago(cause.time)} ago, {cause.who}: {_short(cause.text)}"))
+        lines.append(("last error", f"{facts.ago(cause.time)} ago, {cause.who}: {in_one_line(cause.text)}"))
     if hangs := sorted(facts.folder.hangs.glob("attempt-*/diagnosis.txt")):
         number = re.sub(r"\D", "", hangs[-1].parent.name).lstrip("0")
-        lines.append(("last hang", f"attempt {number}: {_short(hangs[-1].read_text(errors='replace'))}"))
+        lines.append(("last hang", f"attempt {number}: {in_one_line(hangs[-1].read_text(errors='replace'))}"))
     if facts.folder.diagnosis.is_file():
-        lines.append(("given up", _short(facts.folder.diagnosis.read_text(errors="replace"))))
+        lines.append(("given up", in_one_line(facts.folder.diagnosis.read_text(errors="replace"))))
     return lines
 
 
 def _logs(facts: Facts, jobs: Jobs) -> str:
-    present = _present_job(facts, jobs)
+    present = present_job(facts, jobs)
     own = next((s.log for s in reversed(facts.own.submissions) if s.job == present), "")
     folder = shown(facts.folder.logs)
     return f"{shown(Path(own))} (others in {folder})" if own else folder
@@ -424,19 +252,7 @@ def _job_state(job: str, facts: Facts, jobs: Jobs) -> str:
     mark = ", cancelled for good" if job in facts.history.cancelled else ""
     if state is None:
         return ("unknown" if jobs.trouble else "over (SLURM has forgotten it)") + mark
-    return _told(state) + mark
-
-
-def _told(state: JobState) -> str:
-    """A job's state with what belongs to it."""
-    if never := waits_for_ever(state):
-        return f"{state.state}, {never}"
-    reason = f" ({state.reason})" if state.reason not in ("", "None") else ""
-    if state.state == "PENDING":
-        start = state.expected_start.replace("T", " ")
-        return f"PENDING{reason}" + (f", expected to start {start}" if start not in ("", "N/A", "Unknown") else "")
-    where = f" on {state.nodes}" if state.nodes else ""
-    return f"{state.state}{reason}{where}" + (f", {state.elapsed}" if state.elapsed else "")
+    return told(state) + mark
 
 
 def _attempt_table(facts: Facts, jobs: Jobs) -> Table:
@@ -468,7 +284,7 @@ def _attempt_table(facts: Facts, jobs: Jobs) -> Table:
 def _how_it_ended(attempt: Attempt, facts: Facts, jobs: Jobs) -> str:
     cause = facts.cause(life_of(attempt))
     if cause is not None and (attempt.ended_time is None or attempt.cause == "error"):
-        return f"error: {_short(cause.text, 40)}"
+        return f"error: {in_one_line(cause.text, 40)}"
     if attempt.ended_time is not None:
         return attempt.cause or "ended"
     same = [other for other in facts.history.attempts if other.verb == attempt.verb]
@@ -482,113 +298,6 @@ def _how_it_ended(attempt: Attempt, facts: Facts, jobs: Jobs) -> str:
         if not job.unfinished:
             return f"killed ({job.state})"
     return "killed"
-
-
-# -- what both need ----------------------------------------------------------------------------------------------------
-
-
-def _gather(folder: RunFolder, whole: bool) -> Facts:
-    progress = read_progress(folder.path) if whole else newest_sign(folder.path)
-    return Facts(folder, _total_steps(folder), read_history(folder.path), progress, time.time())
-
-
-def _total_steps(folder: RunFolder) -> int:
-    """Of config.yaml, also when it is of another version of the code."""
-    try:
-        settings = yaml.load(folder.config.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-        return int(settings["train"]["steps"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
-        return 0
-
-
-def _state(facts: Facts, jobs: Jobs) -> tuple[str, str]:
-    """One word (running, queued, finished, stopped, failed, cancelled, killed, new, silent) and what belongs to it."""
-    heard = f"last heard of {facts.ago(facts.heard)} ago" if facts.heard else "never heard of"
-    name = _present_job(facts, jobs)
-    job = jobs.states.get(name)
-    if job is not None and job.unfinished:
-        told = f"job {name} {_told(job)}"
-        return ("queued", told) if job.state in WAITING else ("running", f"{told}; {heard}")
-    its_own = [attempt for attempt in facts.attempts if attempt.job == name]
-    asked = [submission for submission in facts.own.submissions if submission.job == name]
-    if asked and not its_own and name != LOCAL:
-        return _never_started(name, facts, job, jobs)
-    last = next(reversed(its_own or facts.attempts), None)
-    if last is None:
-        return ("running", "by its journal") if _recent(facts) else ("new", "no attempt has begun")
-    if last.ended_time is not None:
-        return _over(last, facts, jobs)
-    if last.job in facts.history.cancelled:
-        return "cancelled", f"job {last.job}"
-    if job is not None:
-        return "killed", f"job {_told(job)}"
-    if _recent(facts):
-        return "running", f"it seems: {heard}"
-    return "silent", f"{heard}: killed, or hanging"
-
-
-def _present_job(facts: Facts, jobs: Jobs) -> str:
-    """The job that is at work, else one that waits, else the decisive one; "" if there was none."""
-    unfinished = _unfinished(facts.own.submissions, jobs)
-    at_work = [state for state in unfinished if state.state not in WAITING]
-    chosen = (at_work or unfinished)[:1]
-    return chosen[0].job if chosen else decisive_job(facts.own, facts.progress)
-
-
-def _unfinished(submissions: Sequence[Submission], jobs: Jobs) -> list[JobState]:
-    return [state for s in submissions if (state := jobs.states.get(s.job)) and state.unfinished]
-
-
-def _beside(facts: Facts, jobs: Jobs) -> list[str]:
-    """What is queued or at work in the same folder beside what is followed."""
-    others = [submission for submission in facts.history.submissions if submission.verb != facts.verb]
-    verbs = {submission.job: submission.verb for submission in others}
-    return [f"{verbs[state.job]}: job {state.job} {_told(state)}" for state in _unfinished(others, jobs)]
-
-
-def _never_started(name: str, facts: Facts, job: JobState | None, jobs: Jobs) -> tuple[str, str]:
-    if name in facts.history.cancelled:
-        return "cancelled", f"job {name}, before it began"
-    if job is not None:
-        return "failed", f"job {name} {_told(job)} before its ranks began"
-    if jobs.trouble:
-        return "submitted", f"job {name}; nothing was heard of it yet, and SLURM says nothing"
-    return "failed", f"job {name} is gone from the queue, and its ranks never began: see its log"
-
-
-def _over(last: Attempt, facts: Facts, jobs: Jobs) -> tuple[str, str]:
-    """The last attempt has left in order."""
-    ago = f"{facts.ago(last.ended_time)} ago" if last.ended_time else ""
-    if last.verb != "train":
-        word = {"finished": "finished", "error": "failed"}.get(last.cause, "stopped")
-        return word, f"{last.verb} {last.cause}, {ago}"
-    if last.cause == "finished":
-        return "finished", f"at step {last.ended_step or facts.step:,}, {ago}"
-    if facts.folder.diagnosis.is_file():
-        return "failed", "given up, see below"
-    if last.cause == "error":
-        return "failed", ago
-    if last.job in facts.history.cancelled:
-        return "cancelled", f"{last.cause}, {ago}"
-    again = "; its job has asked SLURM to start it again" if jobs.trouble and last.cause in ASKS_AGAIN else ""
-    return "stopped", f"{last.cause}, saved, {ago}{again}"
-
-
-def _recent(facts: Facts) -> bool:
-    return facts.heard is not None and facts.now - facts.heard < SILENT_S
-
-
-def _ask(jobs: Sequence[str]) -> Jobs:
-    """The states of those jobs that are SLURM's."""
-    wanted = [job for job in jobs if job != LOCAL]
-    if not wanted:
-        return Jobs({})
-    if not has_slurm():
-        return Jobs({}, "there is no SLURM on this machine: what its jobs do now is not known here")
-    try:
-        return Jobs(slurm.job_states(wanted))
-    except SlurmError as error:
-        return Jobs({}, f"SLURM does not answer, what its jobs do now is not known: {_short(str(error))}")
 
 
 def _trouble(jobs: Jobs) -> list[str]:
@@ -627,12 +336,6 @@ def _rendered(*parts: str | Table) -> str:
 
 def _clock(then: float) -> str:
     return time.strftime("%d %b %H:%M", time.localtime(then))
-
-
-def _short(text: str, length: int = 300) -> str:
-    """One line of bounded length."""
-    line = " ".join(text.split())
-    return line if len(line) <= length else line[: length - 3] + "..."
 
 
 def _node_names(names: Sequence[str]) -> str:

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from hpc.config import ConfigError
 from hpc.jobs.attempts import LOCAL, Attempt, Failure, History, read_history
+from hpc.jobs.facts import decisive_job, is_echo, only
 from hpc.jobs.progress import newest_sign
 from hpc.jobs.slurm import JobState, SlurmError, job_states
-from hpc.jobs.status import WAITING, decisive_job, is_echo, only, waits_for_ever
+from hpc.jobs.standing import WAITING, waits_for_ever
 from hpc.run_folder import RunFolder
 from hpc.stop import StopCause
 
