@@ -89,7 +89,11 @@ def test_ctrl_c_ends_the_following_and_not_the_job(tmp_path, slurm):
     log = tmp_path / "log"
     log.write_text("a step\n")
     slurm.answers(line("7", "RUNNING", nodes="n1"))
-    code = "import sys, pathlib, hpc.jobs.follow as f; sys.exit(f.follow('7', pathlib.Path(sys.argv[1])))"
+    code = (
+        "import signal, sys, pathlib, hpc.jobs.follow as f\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a test suite in the background has it ignored\n"
+        "sys.exit(f.follow('7', pathlib.Path(sys.argv[1])))"
+    )
     with subprocess.Popen([sys.executable, "-c", code, log], cwd=ROOT, text=True, stdout=subprocess.PIPE) as following:
         assert following.stdout
         while following.stdout.readline() != "a step\n":
