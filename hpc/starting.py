@@ -93,6 +93,8 @@ def start(
 ) -> int:
     """Run `verb` on the ranks; returns the exit code of what ran, or 0 for a submitted job."""
     world_size = world_size_of(config, request)
+    if request.where == "debug":
+        config.watchdog.enabled = False  # somebody thinks at a breakpoint
     task = make_task(verb, folder, config, uses_gpus(config, request), resume)
     if request.where == "slurm":
         from hpc.jobs.submit import submit
