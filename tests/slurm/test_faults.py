@@ -10,17 +10,21 @@ a stage of its life left. A stage is a fixture that begins where the former one 
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.slurm.jobs import EVERY, GLOBAL_BATCH, ClusterRun, Recovery, assert_same_bits
+from tests.slurm.jobs import EVERY, GLOBAL_BATCH, ROOT, ClusterRun, Recovery, assert_same_bits
 
 pytestmark = [pytest.mark.slurm, pytest.mark.multiprocess, pytest.mark.timeout(1800)]
 STRANGERS = {"MASTER_ADDR": "elsewhere.invalid", "MASTER_PORT": "1", "RANK": "7", "WORLD_SIZE": "9", "LOCAL_RANK": "7"}
+STRANGERS |= {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "9"}
 """What a shell may have left in the environment of the launcher."""
 
 
@@ -108,6 +112,15 @@ def test_ranks_meet_at_the_first_node_whatever_the_launchers_shell_had_in_its_en
         assert run.history().attempts[0].nodes == ["n1", "n2", "n3", "n4"]
 
 
+def test_nobody_trains_the_same_run_beside_its_job(run, launched):
+    refused = run.command("--ranks", "1", f"run={run.folder}", code=2)
+    assert f"job {run.job} of this run is RUNNING: cancel it first" in refused
+    task = json.dumps({"verb": "train", "run_dir": str(run.folder), "use_gpu": False})
+    intruder = subprocess.run([sys.executable, "-m", "hpc.worker", task], cwd=ROOT, capture_output=True, text=True)
+    assert intruder.returncode == 2
+    assert f"is being trained by job {run.job}" in intruder.stderr
+
+
 def test_at_its_time_limit_a_job_saves_and_comes_back_without_losing_a_step(run, timed_out):
     assert timed_out.steps_recomputed == 0
     assert run.history().attempts[0].cause in ("preempt", "walltime")
@@ -154,7 +167,7 @@ def test_on_two_and_then_three_nodes_the_run_continues_with_the_same_samples(
     found, expected = run.surviving(), untouched.run.surviving()
     for step in range(1, last + 1):
         for term in ("loss", "kl_y", "kl_z", "res"):  # another batch or noise moves the last three by a tenth or more
-            assert found[step][term] == pytest.approx(expected[step][term], rel=1e-4), (step, term)
+            assert found[step][term] == pytest.approx(expected[step][term], rel=5e-3), (step, term)
         assert found[step]["samples_consumed"] == step * GLOBAL_BATCH
     sizes = [size for size, _ in itertools.groupby(attempt.world_size for attempt in run.history().attempts)]
     assert sizes == [4, 2, 3]
