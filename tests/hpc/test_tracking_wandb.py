@@ -314,6 +314,7 @@ def test_rows_that_died_with_wandbs_service_are_made_up_for_by_the_next_attempt(
         train(first, *range(1, 40))
         (service,) = children(first._mirror.pid)
         os.kill(service, signal.SIGTERM)
+        wait_until(lambda: not Path(f"/proc/{service}").exists() or is_zombie(service))
         train(first, *range(40, 50))
     before = mirrored_rows(run_dir)
     assert before < 50, "nothing was lost, so nothing is shown"

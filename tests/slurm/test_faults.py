@@ -133,7 +133,7 @@ def test_after_a_requeue_the_ranks_meet_at_another_port(run, timed_out):
 
 
 def test_a_killed_rank_takes_the_others_along_and_the_job_comes_back_by_itself(run, rank_killed):
-    assert 0 < rank_killed.steps_recomputed <= EVERY
+    assert 0 <= rank_killed.steps_recomputed <= EVERY
     assert rank_killed.seconds_to_end_of_ranks < 120, "they would wait for the dead one for half an hour"
     assert "requeued" in run.log()
 
