@@ -132,12 +132,6 @@ def job_plan(
     return plan
 
 
-def measured_speed(run_dir: Path) -> float | None:
-    """Steps per second while training, lately and as it was on the newest number of ranks; None: not known."""
-    found = measure(read_progress(run_dir), read_history(run_dir))
-    return found.steps_per_s if found else None
-
-
 def measure(progress: Progress, history: History, world_size: int | None = None) -> Speed | None:
     """The speed on `world_size` ranks; if that was never tried (or is None), on as many as trained last."""
     sizes = {attempt.number: attempt.world_size for attempt in history.attempts}

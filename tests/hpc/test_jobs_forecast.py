@@ -10,7 +10,7 @@ from hpc.jobs.forecast import (
     attempt_costs,
     eta,
     job_plan,
-    measured_speed,
+    measure,
     overhead_s,
     plan_of,
     queue_wait_s,
@@ -66,8 +66,10 @@ def test_speed_is_that_of_the_surviving_steps_on_the_newest_number_of_ranks(life
     life.speed = 5.0
     life.begin(HOUR, 4000, ranks=16)
     life.train(6000)
-    assert measured_speed(life.folder.path) == pytest.approx(5.0)
-    assert measured_speed(life.folder.path / "nowhere") is None
+    found = measure(read_progress(life.folder.path), read_history(life.folder.path))
+    assert found is not None and found.steps_per_s == pytest.approx(5.0)
+    nowhere = life.folder.path / "nowhere"
+    assert measure(read_progress(nowhere), read_history(nowhere)) is None
     text = schedule(life.config, life.folder, 32)
     assert "at 10 steps/s (measured in" in text and "attempt 1)" in text
 
