@@ -128,7 +128,7 @@ def _check_generator(data: DataConfig, root: Path) -> None:
 
 
 def _build_moving_mnist(data: DataConfig, root: Path) -> None:
-    from shards.build_moving_mnist import build_moving_mnist
+    from shards.building.moving_mnist import build_moving_mnist
 
     print(f"building Moving MNIST in {root}", file=sys.stderr, flush=True)
     variant = data.moving_mnist

@@ -19,7 +19,7 @@ from shards.manifest import Manifest
 
 # Datasets that can be built: name -> module with add_arguments(parser) and run(args); the first line of its docstring
 # is the help. To add one, write the module and add a line.
-BUILDERS = {"moving-mnist": "shards.build_moving_mnist"}
+BUILDERS = {"moving-mnist": "shards.building.moving_mnist"}
 
 _EXAMPLES = """examples:
   python -m shards build moving-mnist --out data/mmnist   digits for endless training, and the published test set

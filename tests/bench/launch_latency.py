@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from shards.build_moving_mnist import build_moving_mnist
+from shards.building.moving_mnist import build_moving_mnist
 from tests.slurm.cluster import SlurmCluster
 from tests.slurm.jobs import ClusterRun
 

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 import torch
 
-from shards.build_moving_mnist import build_moving_mnist
+from shards.building.moving_mnist import build_moving_mnist
 
 pytestmark = pytest.mark.multiprocess
 ROOT = Path(__file__).resolve().parents[2]

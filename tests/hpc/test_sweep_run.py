@@ -23,7 +23,7 @@ from hpc import prepare as preparing
 from hpc import request as requests
 from hpc.jobs.attempts import Attempt, note_end, note_start, read_history
 from hpc.run_folder import RunFolder
-from shards.build_moving_mnist import build_moving_mnist
+from shards.building.moving_mnist import build_moving_mnist
 
 ROOT = Path(cli.__file__).resolve().parent.parent
 FOLDER = Path("runs/sweeps/rates")

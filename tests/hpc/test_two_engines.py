@@ -15,7 +15,7 @@ from hpc.distributed import World
 from hpc.run_folder import RunFolder
 from hpc.stop import StopFlag
 from shards import Loader, open_source
-from shards.build_moving_mnist import build_moving_mnist
+from shards.building.moving_mnist import build_moving_mnist
 from tests.hpc.ranks import on_ranks
 from tests.hpc.two_engines import AlternatingRecipe, plain_torch
 

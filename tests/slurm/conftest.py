@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shards.build_moving_mnist import build_moving_mnist
+from shards.building.moving_mnist import build_moving_mnist
 from tests.slurm.cluster import FOREIGN, SlurmCluster, missing_programs
 from tests.slurm.jobs import Untouched
 

@@ -17,7 +17,7 @@ from hpc.jobs.slurm import job_states
 from hpc.run_folder import RunFolder
 from hpc.sweep import cancel_sweep, sweep_table
 from hpc.sweep import run as sweeping
-from shards.build_moving_mnist import build_moving_mnist
+from shards.building.moving_mnist import build_moving_mnist
 
 pytestmark = pytest.mark.slurm
 

@@ -23,7 +23,7 @@ from hpc.tracking.__main__ import main
 from hpc.tracking.journal import read_records, surviving
 from hpc.tracking.wandb_mirror import kept_id
 from shards import open_source
-from shards.build_moving_mnist import build_moving_mnist
+from shards.building.moving_mnist import build_moving_mnist
 from shards.order import Order
 from tests.hpc.test_tracking_wandb import comparable, expected, history
 from tests.slurm.rehearsal import (

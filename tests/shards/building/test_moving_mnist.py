@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.build_moving_mnist import BuildOptions, add_arguments, build_moving_mnist, run
+from shards.building.moving_mnist import BuildOptions, add_arguments, build_moving_mnist, run
 from shards.cli import main
 from shards.dataset import ShardClips
 from shards.digits import sklearn_banks
