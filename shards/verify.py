@@ -16,7 +16,7 @@ from shards.errors import DamageError
 from shards.folder import Folder
 from shards.manifest import Manifest, ShardInfo
 from shards.reader import ShardReader, read_arrays
-from shards.writer import ContentDigest, Sample
+from shards.writer import ContentDigest, Sample, sample_digest
 
 
 @dataclass
@@ -84,7 +84,7 @@ def _verify_sample(
     try:
         sample = Sample(reader.key(clip), read_arrays(reader, clip), reader.meta(clip))
         lossy = [] if encoding.is_exact else [n for n, s in reader.arrays.items() if encoding.kind_for(s) == "mp4"]
-        content.add(sample, {name: reader.payload(clip, name) for name in lossy})
+        content.add(sample_digest(sample, {name: reader.payload(clip, name) for name in lossy}))
         report.sound += 1
     except DamageError as error:
         problem = _in_one_line(error)

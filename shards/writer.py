@@ -52,6 +52,79 @@ class Sample:
     meta: Mapping[str, Any] = field(default_factory=dict)
 
 
+class TarWriter:
+    """Writes one tar of a dataset and the index beside it.
+
+    Args:
+        path: of the tar; ``{split}-000000.tar``.
+        specs: the arrays that each of its samples has.
+        encoding: how uint8 arrays are stored.
+        fps: written into mp4 members for players.
+    """
+
+    def __init__(
+        self, path: Path, specs: Mapping[str, ArraySpec], *, encoding: Encoding, fps: float | None = None
+    ) -> None:
+        self._specs = specs
+        self._encoding = encoding
+        self._fps = fps
+        self._keys: set[str] = set()
+        self._tar = _Tar(path)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def add(self, sample: Sample) -> bytes:
+        """Write one sample; returns the digest of its contents (see :class:`ContentDigest`).
+
+        Raises:
+            ShardError: its key or arrays are not as declared.
+            OSError: as the file system says.
+        """
+        check_sample(sample, self._specs)
+        if sample.key in self._keys:
+            raise ShardError(f"key {sample.key!r} occurs twice in {self._tar.path.name}")
+        self._keys.add(sample.key)
+        payloads = {}
+        for name in self._specs:
+            payloads[name] = encode(sample.arrays[name], self._kind(name), crf=self._encoding.crf, fps=self._fps)
+        self._tar.places.append(self._write(sample, payloads))
+        return sample_digest(sample, {} if self._encoding.is_exact else self._inexact(payloads))
+
+    def close(self) -> ShardInfo:
+        """End the tar, write its index, flush both to disk; returns what the manifest says of it."""
+        num_bytes, sha256 = self._tar.close()
+        kinds = {name: self._kind(name) for name in self._specs}
+        path = self._tar.path
+        index = Index.from_places(path.name, num_bytes, self._tar.places, self._specs, kinds).to_bytes()
+        info = ShardInfo(path.name, len(self), num_bytes, sha256, hashlib.sha256(index).hexdigest())
+        write_atomically(path.parent / info.index_file, index)
+        return info
+
+    def abandon(self) -> None:
+        """Close the file after an error; it stays as it is."""
+        self._tar.file.close()
+
+    def _inexact(self, payloads: Mapping[str, bytes]) -> dict[str, bytes]:
+        return {name: data for name, data in payloads.items() if self._kind(name) == "mp4"}
+
+    def _write(self, sample: Sample, payloads: Mapping[str, bytes]) -> SamplePlace:
+        tar = self._tar
+        begin = tar.length
+        members, about = {}, {}
+        for name, spec in self._specs.items():
+            kind, shape, data = self._kind(name), sample.arrays[name].shape, payloads[name]
+            offset = tar.add(f"{sample.key}.{name}.{EXTENSIONS[kind]}", data)
+            members[name] = MemberPlace(offset, len(data), shape, piece_crcs(data, shape, spec, kind))
+            about[name] = {"dtype": spec.dtype, "shape": list(shape), "axes": spec.axes, "encoding": kind}
+        text = json.dumps(about | ({"meta": dict(sample.meta)} if sample.meta else {})).encode()
+        offset = tar.add(f"{sample.key}.json", text)
+        return SamplePlace(sample.key, begin, tar.length, members, (offset, len(text), crc32(text)))
+
+    def _kind(self, name: str) -> Kind:
+        return self._encoding.kind_for(self._specs[name])
+
+
 class ShardWriter:
     """Writes one split of a dataset into a folder, shard after shard.
 
@@ -77,9 +150,7 @@ class ShardWriter:
         samples_per_shard: int,
         fps: float | None = None,
     ) -> None:
-        for name in (split, *arrays):
-            if not _NAME.fullmatch(name) or name == "json":
-                raise ShardError(f"name {name!r} of a split or array: need letters, digits, underscore, a letter first")
+        check_names(split, arrays)
         if samples_per_shard < 1:
             raise ShardError(f"samples per shard must be at least 1, found {samples_per_shard}")
         self._folder = folder
@@ -92,7 +163,7 @@ class ShardWriter:
         self._keys: set[str] = set()
         self._content = ContentDigest()
         self._shards: list[ShardInfo] = []
-        self._tar: _Tar | None = None
+        self._tar: TarWriter | None = None
 
     def add(self, sample: Sample) -> None:
         """Write one sample.
@@ -103,16 +174,14 @@ class ShardWriter:
         """
         if not self._keys:
             self._specs = _specs_of(sample, self._arrays)
-        self._check(sample)
+        if sample.key in self._keys:
+            raise ShardError(f"key {sample.key!r} occurs twice in split {self._split!r}")
+        self._keys.add(sample.key)
         if self._tar is None:
-            self._tar = _Tar(self._folder / f"{self._split}-{len(self._shards):06d}.tar")
-        payloads = {}
-        for name in self._specs:
-            payloads[name] = encode(sample.arrays[name], self._kind(name), crf=self._encoding.crf, fps=self._fps)
-        inexact = {} if self._encoding.is_exact else {n: d for n, d in payloads.items() if self._kind(n) == "mp4"}
-        self._content.add(sample, inexact)
-        self._tar.places.append(self._write(self._tar, sample, payloads))
-        if len(self._tar.places) == self._samples_per_shard:
+            path = self._folder / f"{self._split}-{len(self._shards):06d}.tar"
+            self._tar = TarWriter(path, self._specs, encoding=self._encoding, fps=self._fps)
+        self._content.add(self._tar.add(sample))
+        if len(self._tar) == self._samples_per_shard:
             self._finish_shard()
 
     def close(self) -> SplitInfo:
@@ -131,71 +200,65 @@ class ShardWriter:
 
     def __exit__(self, *_: object) -> None:
         if self._tar is not None:  # after an error; what was written goes with its folder
-            self._tar.file.close()
-
-    def _check(self, sample: Sample) -> None:
-        if not _KEY.fullmatch(sample.key):
-            raise ShardError(f"key {sample.key!r}: need letters, digits and _ - = + /, no dots")
-        if sample.key in self._keys:
-            raise ShardError(f"key {sample.key!r} occurs twice in split {self._split!r}")
-        self._keys.add(sample.key)
-        if set(sample.arrays) != set(self._specs):
-            problem = f"sample {sample.key!r} has arrays {sorted(sample.arrays)}, expected {sorted(self._specs)}"
-            raise ShardError(f"{problem}, as the first sample of split {self._split!r}")
-        for name, spec in self._specs.items():
-            check_array(sample.key, name, sample.arrays[name], spec)
-        lengths = {name: len(sample.arrays[name]) for name, spec in self._specs.items() if spec.has_time}
-        if len(set(lengths.values())) > 1:
-            raise ShardError(f"arrays of sample {sample.key!r} differ in their number of frames: {lengths}")
-
-    def _write(self, tar: _Tar, sample: Sample, payloads: Mapping[str, bytes]) -> SamplePlace:
-        begin = tar.length
-        members, about = {}, {}
-        for name, spec in self._specs.items():
-            kind, shape, data = self._kind(name), sample.arrays[name].shape, payloads[name]
-            offset = tar.add(f"{sample.key}.{name}.{EXTENSIONS[kind]}", data)
-            members[name] = MemberPlace(offset, len(data), shape, piece_crcs(data, shape, spec, kind))
-            about[name] = {"dtype": spec.dtype, "shape": list(shape), "axes": spec.axes, "encoding": kind}
-        text = json.dumps(about | ({"meta": dict(sample.meta)} if sample.meta else {})).encode()
-        offset = tar.add(f"{sample.key}.json", text)
-        return SamplePlace(sample.key, begin, tar.length, members, (offset, len(text), crc32(text)))
-
-    def _kind(self, name: str) -> Kind:
-        return self._encoding.kind_for(self._specs[name])
+            self._tar.abandon()
 
     def _finish_shard(self) -> None:
-        if self._tar is None:
-            return
-        tar, self._tar = self._tar, None
-        num_bytes, sha256 = tar.close()
-        kinds = {name: self._kind(name) for name in self._specs}
-        index = Index.from_places(tar.path.name, num_bytes, tar.places, self._specs, kinds).to_bytes()
-        info = ShardInfo(tar.path.name, len(tar.places), num_bytes, sha256, hashlib.sha256(index).hexdigest())
-        write_atomically(self._folder / info.index_file, index)
-        self._shards.append(info)
+        if self._tar is not None:
+            tar, self._tar = self._tar, None
+            self._shards.append(tar.close())
 
 
 class ContentDigest:
-    """Digest of a split's samples in order: keys, metadata and values, whatever the shard size.
-
-    Exact encodings give the same digest; an inexact one is digested as stored, since other values come out of it.
-    """
+    """Digest of a split's samples in order, whatever the shard size: of the digests of its samples in turn."""
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
 
-    def add(self, sample: Sample, inexact: Mapping[str, bytes]) -> None:
-        """Take in the next sample; ``inexact`` holds the stored bytes of the arrays that are not stored exactly."""
-        one = hashlib.sha256(json.dumps([sample.key, dict(sample.meta)], sort_keys=True).encode())
-        for name in sorted(sample.arrays):
-            array = sample.arrays[name]
-            one.update(json.dumps([name, str(array.dtype), array.shape, name in inexact]).encode())
-            one.update(inexact[name] if name in inexact else np.ascontiguousarray(array).data)
-        self._digest.update(one.digest())
+    def add(self, digest: bytes) -> None:
+        """Take in the next sample by its :func:`sample_digest`."""
+        self._digest.update(digest)
 
     def hexdigest(self) -> str:
         """The digest so far."""
         return self._digest.hexdigest()
+
+
+def sample_digest(sample: Sample, inexact: Mapping[str, bytes]) -> bytes:
+    """Digest of one sample's contents: key, metadata, values.
+
+    Exact encodings give the same digest; an inexact one is digested as stored, since other values come out of it.
+
+    Args:
+        sample: what was given or read.
+        inexact: the stored bytes of the arrays that are not stored exactly.
+    """
+    one = hashlib.sha256(json.dumps([sample.key, dict(sample.meta)], sort_keys=True).encode())
+    for name in sorted(sample.arrays):
+        array = sample.arrays[name]
+        one.update(json.dumps([name, str(array.dtype), array.shape, name in inexact]).encode())
+        one.update(inexact[name] if name in inexact else np.ascontiguousarray(array).data)
+    return one.digest()
+
+
+def check_names(split: str, arrays: Iterable[str]) -> None:
+    """Raise ShardError unless a split and its arrays can be named so in files."""
+    for name in (split, *arrays):
+        if not _NAME.fullmatch(name) or name == "json":
+            raise ShardError(f"name {name!r} of a split or array: need letters, digits, underscore, a letter first")
+
+
+def check_sample(sample: Sample, specs: Mapping[str, ArraySpec]) -> None:
+    """Raise ShardError unless a sample's key can be used and its arrays are as declared."""
+    if not _KEY.fullmatch(sample.key):
+        raise ShardError(f"key {sample.key!r}: need letters, digits and _ - = + /, no dots")
+    if set(sample.arrays) != set(specs):
+        problem = f"sample {sample.key!r} has arrays {sorted(sample.arrays)}, expected {sorted(specs)}"
+        raise ShardError(f"{problem}, as the others of its split")
+    for name, spec in specs.items():
+        check_array(sample.key, name, sample.arrays[name], spec)
+    lengths = {name: len(sample.arrays[name]) for name, spec in specs.items() if spec.has_time}
+    if len(set(lengths.values())) > 1:
+        raise ShardError(f"arrays of sample {sample.key!r} differ in their number of frames: {lengths}")
 
 
 def write_dataset(
