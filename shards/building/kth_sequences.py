@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from shards.errors import ShardError
@@ -155,7 +156,7 @@ def _parse_line(line: str, file: Path, number: int) -> tuple[ClipName, tuple[tup
 
 def _irregularities(ranges: tuple[tuple[int, int], ...]) -> str:
     findings = [] if len(ranges) == 4 else [f"{len(ranges)} ranges"]
-    for (first, last), (next_first, next_last) in zip(ranges, ranges[1:], strict=False):
+    for (first, last), (next_first, next_last) in pairwise(ranges):
         pair = f"{first}-{last} and {next_first}-{next_last}"
         if next_last < first:
             findings.append(f"{pair} are out of order")
