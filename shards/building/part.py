@@ -1,0 +1,181 @@
+"""One part of a build, in a worker process: items -> one tar, its index, and a note that says it is complete.
+
+The tar grows in a folder of this process's own. Only when it is on disk do tar and index take their names, and then the
+note (``train-000000.part.json``): a part with a note is complete, whatever was killed when.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from shards.atomic import sync_folder, write_atomically
+from shards.building.plan import BadSource, Item, Make, Notice, Part
+from shards.encoding import Encoding
+from shards.errors import ShardError
+from shards.manifest import ArraySpec, ShardInfo
+from shards.writer import TarWriter
+
+Bad = Literal["stop", "skip"]
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A line of the report: what was found about a source, and whether it is in the dataset."""
+
+    split: str
+    key: str
+    source: str
+    kind: str
+    detail: str
+    used: bool
+
+
+@dataclass(frozen=True)
+class PartNote:
+    """What a finished part leaves behind.
+
+    Attributes:
+        identity: of the part when it was made, see :meth:`Part.identity`.
+        info: its tar; None if all of its sources were left out.
+        keys: of its samples.
+        digests: of its samples' contents, hexadecimal.
+        remarks: about its sources.
+    """
+
+    identity: str
+    info: ShardInfo | None
+    keys: tuple[str, ...]
+    digests: tuple[str, ...]
+    remarks: tuple[Remark, ...] = field(default=())
+
+    def to_json(self) -> str:
+        """Text of the note: the same part, the same bytes."""
+        return json.dumps(asdict(self)) + "\n"
+
+    @classmethod
+    def load(cls, path: Path) -> PartNote | None:
+        """The note of a finished part; None if there is none."""
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        info = None if raw["info"] is None else ShardInfo(**raw["info"])
+        remarks = tuple(Remark(**remark) for remark in raw["remarks"])
+        return cls(raw["identity"], info, tuple(raw["keys"]), tuple(raw["digests"]), remarks)
+
+
+class BadSources(ShardError):
+    """Sources of a part that cannot be used, in a build that may not leave any out."""
+
+    def __init__(self, remarks: tuple[Remark, ...]) -> None:
+        super().__init__(f"{len(remarks)} sources cannot be used")
+        self.remarks = remarks
+
+    def __reduce__(self) -> tuple[type[BadSources], tuple[tuple[Remark, ...]]]:
+        return type(self), (self.remarks,)
+
+
+@dataclass(frozen=True)
+class PartMaker:
+    """Makes parts of one dataset. Can be pickled.
+
+    Attributes:
+        folder: where the parts go.
+        make: turns an item into samples.
+        arrays: that each sample has.
+        encoding: how uint8 arrays are stored.
+        fps: of the dataset.
+        bad: ``skip`` leaves sources out that cannot be used; ``stop`` finishes no part that has one.
+    """
+
+    folder: Path
+    make: Make
+    arrays: Mapping[str, ArraySpec]
+    encoding: Encoding
+    fps: float | None
+    bad: Bad
+
+    def __call__(self, part: Part, tick: Callable[[], None] = lambda: None) -> PartNote:
+        """Make a part; ``tick`` is called after each item.
+
+        Raises:
+            BadSources: sources cannot be used, and none may be left out. All of the part's sources were tried.
+            ShardError: a sample is not as declared.
+            OSError: as the file system says.
+        """
+        identity = part.identity()
+        with _own_folder(self.folder) as scratch:
+            tar = TarWriter(scratch / part.tar, self.arrays, encoding=self.encoding, fps=self.fps)
+            try:
+                keys, digests, remarks = self._fill(tar, part, tick)
+            except BaseException:
+                tar.abandon()
+                raise
+            info = tar.close()
+            refused = tuple(remark for remark in remarks if not remark.used)
+            if refused and self.bad == "stop":
+                raise BadSources(refused)
+            if not keys:
+                note = PartNote(identity, None, (), (), remarks)
+            else:
+                for name in (info.file, info.index_file):
+                    (scratch / name).replace(self.folder / name)
+                note = PartNote(identity, info, keys, digests, remarks)
+        sync_folder(self.folder)
+        write_atomically(note_path(self.folder, part), note.to_json().encode())
+        return note
+
+    def _fill(
+        self, tar: TarWriter, part: Part, tick: Callable[[], None]
+    ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Remark, ...]]:
+        keys: list[str] = []
+        digests: list[str] = []
+        remarks: list[Remark] = []
+        for item in part.items:
+            try:
+                for found in self.make(item):
+                    if isinstance(found, Notice):
+                        remarks.append(_remark(part, item, found.kind, found.detail, used=True))
+                    else:
+                        digests.append(tar.add(found).hex())
+                        keys.append(found.key)
+            except BadSource as error:
+                remarks.append(_remark(part, item, error.kind, error.detail, used=False))
+            except Exception as error:
+                error.add_note(f"while making {item.key} of split {part.split} from {item.source}")
+                raise
+            tick()
+        return tuple(keys), tuple(digests), tuple(remarks)
+
+
+def note_path(folder: Path, part: Part) -> Path:
+    """Where the note of a finished part is."""
+    return folder / part.tar.replace(".tar", ".part.json")
+
+
+def _remark(part: Part, item: Item, kind: str, detail: str, *, used: bool) -> Remark:
+    return Remark(part.split, item.key, str(item.source), kind, detail, used)
+
+
+@contextmanager
+def _own_folder(folder: Path) -> Iterator[Path]:
+    scratch = folder / f".{socket.gethostname()}.{os.getpid()}.tmp"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def as_json(arrays: Mapping[str, ArraySpec]) -> dict[str, Any]:
+    """Declarations as JSON, to compare two builds by."""
+    return {name: asdict(spec) for name, spec in arrays.items()}

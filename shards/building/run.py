@@ -1,0 +1,151 @@
+"""Carry out a plan: parts in parallel, each complete or not at all; the last one in puts the dataset together.
+
+In: a :class:`BuildPlan` and where to. Out: the dataset's folder, or an error that says what to do. The same command
+after an interruption, or after a source was repaired, makes only the parts that are missing or whose sources changed.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from shards.building.merge import finished_notes, merge
+from shards.building.part import Bad, BadSources, PartMaker, PartNote, Remark, as_json
+from shards.building.plan import BuildPlan, Part, cut_into_parts
+from shards.building.report import REPORT_FILE, print_report
+from shards.building.site import Site, Slice
+from shards.building.space import check_space
+from shards.building.workers import run_in_workers, tick
+from shards.encoding import Encoding
+from shards.errors import ShardError, is_disk_full
+from shards.manifest import Manifest
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How a plan is carried out.
+
+    Attributes:
+        out: the new folder; missing or empty.
+        encoding: ``raw``, ``zstd``, ``mp4`` or ``mp4:CRF``, see encoding.py.
+        workers: processes.
+        bad: ``stop`` or ``skip``: what a source that cannot be used does.
+        part_of: which parts are this process's.
+        shard_mb: aim for the size of a tar; None lets the plan decide.
+        command: for the manifest: what a person typed.
+    """
+
+    out: Path
+    encoding: str = "raw"
+    workers: int = 1
+    bad: Bad = "stop"
+    part_of: Slice = field(default_factory=Slice)
+    shard_mb: int | None = None
+    command: str = ""
+
+
+def build(plan: BuildPlan, options: BuildOptions) -> Manifest | None:
+    """Build a dataset, or this process's slice of it.
+
+    Returns:
+        The manifest; None if parts of other slices are still missing (the last slice to end puts it together).
+
+    Raises:
+        ShardError: bad options, no room, sources that cannot be used, another process at work in this folder.
+    """
+    empty = [split for split, items in plan.splits.items() if not items]
+    if empty or not plan.splits:
+        raise ShardError(
+            f"nothing to build for split {', '.join(empty) or 'any'}", remedy="Check --raw and the options."
+        )
+    parts = cut_into_parts(plan, options.shard_mb)
+    site = Site(options.out.absolute())
+    settings = _settings(plan, options)
+    try:
+        site.out.parent.mkdir(parents=True, exist_ok=True)
+        with site.joined(settings, options.part_of) as complete:
+            if complete is not None:
+                return _already(site, complete, options)
+            _make_parts(site, plan, parts, options)
+            with site.alone():
+                return _finish(site, plan, parts, options)
+    except OSError as error:
+        raise _explained(error, site) from error
+
+
+def _make_parts(site: Site, plan: BuildPlan, parts: Sequence[Part], options: BuildOptions) -> None:
+    mine = [part for number, part in enumerate(parts) if options.part_of.owns(number)]
+    done = finished_notes(site, mine, options.bad)
+    missing = [part for part in mine if part.tar not in done]
+    if done:
+        print(f"going on: {len(done)} of {len(mine)} shards are complete already", flush=True)
+    encoding = Encoding.parse(options.encoding)
+    check_space(site.out, missing, encoding)
+    maker = PartMaker(site.folder, plan.make, plan.arrays, encoding, plan.fps, options.bad)
+    steps = sum(len(part.items) for part in missing)
+    refused: list[Remark] = []
+    for _, made in run_in_workers(partial(_attempt, maker), missing, options.workers, plan.name, steps=steps):
+        if isinstance(made, BadSources):
+            refused += made.remarks
+    if refused:
+        print_report(sorted(refused, key=lambda remark: (remark.split, remark.key)), "")
+        problem = f"{len(refused)} sources cannot be used; the shards without them are complete and kept"
+        remedy = "Repair them and run the same command again (it goes on from here), or leave them out with --bad skip."
+        raise ShardError(problem, file=site.out, remedy=remedy)
+
+
+def _attempt(maker: PartMaker, part: Part) -> PartNote | BadSources:
+    """In a worker: bad sources are collected over all parts, anything else ends the build."""
+    try:
+        return maker(part, tick)
+    except BadSources as error:
+        return error
+
+
+def _finish(site: Site, plan: BuildPlan, parts: Sequence[Part], options: BuildOptions) -> Manifest | None:
+    """Put the dataset together if all parts of all slices are there."""
+    if not site.folder.exists():  # another slice was quicker
+        return Manifest.load(site.out)
+    notes = finished_notes(site, parts, options.bad)
+    missing = len(parts) - len(notes)
+    if missing:
+        print(f"slice {options.part_of} is done; {missing} of {len(parts)} shards are still the other slices' to make")
+        return None
+    manifest = merge(site, plan, parts, notes, options.encoding, options.command)
+    print_report([r for part in parts for r in notes[part.tar].remarks], str(site.out / REPORT_FILE))
+    return manifest
+
+
+def _already(site: Site, manifest: Manifest, options: BuildOptions) -> Manifest:
+    if options.part_of.count > 1:
+        return manifest
+    problem = f"already holds {manifest.name}, built with these options"
+    raise ShardError(problem, file=site.out, remedy=f"Check it: python -m shards verify {options.out}; or delete it.")
+
+
+def _settings(plan: BuildPlan, options: BuildOptions) -> dict[str, Any]:
+    """What two processes must agree on to build one dataset."""
+    settings = {
+        "name": plan.name,
+        "arrays": as_json(plan.arrays),
+        "fps": plan.fps,
+        "encoding": options.encoding,
+        "shard_mb": options.shard_mb,
+        "settings": plan.provenance.get("settings"),
+    }
+    return json.loads(json.dumps(settings))
+
+
+def _explained(error: OSError, site: Site) -> ShardError:
+    if is_disk_full(error):
+        problem = f"no room to go on ({os.strerror(error.errno or errno.ENOSPC)}); complete shards are kept"
+        remedy = f"Free space (see: df -h {site.out.parent}) and run the same command again."
+        return ShardError(problem, file=site.out, remedy=remedy)
+    remedy = "Choose another --out, or have its permissions changed."
+    return ShardError(f"cannot be written: {error.strerror or error}", file=error.filename or site.out, remedy=remedy)
