@@ -137,6 +137,7 @@ def _build_moving_mnist(data: DataConfig, root: Path) -> None:
         mnist=Path(variant.mnist) if variant.mnist else None,
         digits=variant.digits,
         deterministic=variant.deterministic,
+        command=build_command(data),
     )
 
 

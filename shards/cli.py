@@ -10,6 +10,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -17,12 +18,24 @@ from shards.errors import ShardError
 from shards.folder import LocalFolder, open_folder
 from shards.manifest import Manifest
 
-# Datasets that can be built: name -> module with add_arguments(parser) and run(args); the first line of its docstring
-# is the help. To add one, write the module and add a line.
-BUILDERS = {"moving-mnist": "shards.building.moving_mnist"}
+Build = Callable[[argparse.Namespace, str], Manifest | None]
+
+# Datasets that can be built: name -> module and help. To add one made of raw files, write a module with
+# add_arguments(parser), plan(args, survey) and DEFAULT_BAD (see shards/building/plan.py), and add a line.
+BUILDERS = {
+    "moving-mnist": ("shards.building.moving_mnist", "moving digits, for endless training, and the published test set"),
+    "kth": ("shards.building.kth", "KTH human actions, from the original avi files"),
+    "bair": ("shards.building.bair", "BAIR robot pushing, from the original TFRecords"),
+    "human": ("shards.building.human", "Human3.6M, from the original mp4 files"),
+    "ucf101": ("shards.building.ucf101", "UCF101 with its lists and labels, from the original avi files"),
+    "kinetics": ("shards.building.kinetics", "folders of labelled videos laid out as Kinetics"),
+    "videos": ("shards.building.videos", "any folder or list of video files of your own"),
+}
 
 _EXAMPLES = """examples:
   python -m shards build moving-mnist --out data/mmnist   digits for endless training, and the published test set
+  python -m shards build kth --raw KTH --out data/kth     from the avi files; --dry-run says what and how large
+  python -m shards build videos --raw MY_VIDEOS --out data/mine --size 64 --fps 10 --split 0.9
   python -m shards inspect data/mmnist --split test       table, and a picture of some clips
   python -m shards verify data/mmnist                     is every bit as it was written? exit status 1 if not
   python -m shards repack data/kth --out data/kth-small --encoding mp4:12 --samples-per-shard 256
@@ -33,21 +46,25 @@ _EXAMPLES = """examples:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status: 0 well, 1 damage or an error in the data, 2 wrong usage."""
-    args = build_parser().parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser(words).parse_args(words, argparse.Namespace(typed=_typed(words)))
     try:
         return args.run(args)
     except ShardError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; what is complete is kept, the same command goes on", file=sys.stderr)
+        return 130
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """The command line; ``argv`` says which builder's options are wanted."""
     raw = argparse.RawDescriptionHelpFormatter
     about = "Build datasets of tar shards, and look after them."
     parser = argparse.ArgumentParser("python -m shards", description=about, epilog=_EXAMPLES, formatter_class=raw)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    _add_build(commands.add_parser("build", help="make a dataset from raw files, or from nothing"))
+    _add_build(commands.add_parser("build", help="make a dataset from raw files, or from nothing"), argv)
     _add_verify(commands.add_parser("verify", help="read everything and compare it with its checksums"))
     _add_inspect(commands.add_parser("inspect", help="table of splits, and a contact sheet"))
     _add_repack(commands.add_parser("repack", help="the same samples with another shard size or encoding"))
@@ -55,29 +72,38 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_build(parser: argparse.ArgumentParser) -> None:
+def _add_build(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
+    """Every builder is named; only the one that was asked for is imported and has its options."""
     datasets = parser.add_subparsers(metavar="DATASET", required=True)
-    for name, module_name in BUILDERS.items():
-        module = import_module(module_name)
-        about = (module.__doc__ or name).strip()
-        builder = datasets.add_parser(
-            name,
-            help=about.splitlines()[0],
-            description=about,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(builder)
-        builder.set_defaults(run=_run_builder(module.run))
+    chosen = argv[1] if len(argv) > 1 and argv[0] == "build" else ""
+    raw = argparse.RawDescriptionHelpFormatter
+    for name, (module_name, about) in BUILDERS.items():
+        builder = datasets.add_parser(name, help=about, formatter_class=raw)
+        if name == chosen:
+            module = import_module(module_name)
+            builder.description = (module.__doc__ or about).strip()
+            if hasattr(module, "plan"):
+                from shards.building.command import add_builder, run_builder
+
+                add_builder(builder, name, module)
+                build: Build = partial(run_builder, module)
+            else:
+                module.add_arguments(builder)
+                build = module.run
+            builder.set_defaults(run=partial(_build, build))
 
 
-def _run_builder(build: Callable[[argparse.Namespace], Manifest]) -> Callable[[argparse.Namespace], int]:
-    def run(args: argparse.Namespace) -> int:
-        manifest = build(args)
+def _build(build: Build, args: argparse.Namespace) -> int:
+    manifest = build(args, args.typed)
+    if manifest is not None:
         print(f"built {manifest.name} in {args.out}, fingerprint {manifest.fingerprint[:12]}")
         _print_table(manifest)
-        return 0
+        print(f"look at it: python -m shards inspect {shlex.quote(str(args.out))}")
+    return 0
 
-    return run
+
+def _typed(argv: Sequence[str]) -> str:
+    return shlex.join(["python", "-m", "shards", *argv])
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
@@ -156,7 +182,7 @@ def _repack(args: argparse.Namespace) -> int:
             encoding=args.encoding,
             splits=args.split,
             min_frames=args.min_frames,
-            command=shlex.join(["python", "-m", "shards", *sys.argv[1:]]),
+            command=args.typed,
             on_sample=lambda _: advance(1),
         )
     print(f"{args.out}: fingerprint {manifest.fingerprint[:12]}")

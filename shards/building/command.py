@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -22,16 +20,6 @@ from shards.encoding import Encoding
 from shards.errors import ShardError
 from shards.manifest import Manifest
 
-# Datasets made of raw files: name -> module with add_arguments(parser), plan(args, survey) and DEFAULT_BAD; the first
-# line of its docstring is the help. To add one, write the module and add a line.
-BUILDERS = {
-    "kth": "shards.building.kth",
-    "bair": "shards.building.bair",
-    "human": "shards.building.human",
-    "ucf101": "shards.building.ucf101",
-    "kinetics": "shards.building.kinetics",
-    "videos": "shards.building.videos",
-}
 _EPILOG = """\
 An interrupted build goes on where it was when the same command is given again: complete shards are kept beside OUT
 until all are there, and the bytes do not depend on --workers, interruptions or slices. As a SLURM array:
@@ -39,9 +27,14 @@ until all are there, and the bytes do not depend on --workers, interruptions or 
 """
 
 
-def add_builder(parser: argparse.ArgumentParser, name: str) -> ModuleType:
-    """Give a parser the options of a builder, its own and the common ones; returns the builder's module."""
-    module = import_module(BUILDERS[name])
+def add_builder(parser: argparse.ArgumentParser, name: str, module: ModuleType) -> None:
+    """Give a parser the options of a builder, its own and the common ones.
+
+    Args:
+        parser: of ``build NAME``.
+        name: of the dataset.
+        module: the builder: add_arguments(parser), plan(args, survey) and DEFAULT_BAD.
+    """
     parser.epilog = _EPILOG.format(name=name)
     module.add_arguments(parser)
     add = parser.add_argument_group("building").add_argument
@@ -55,14 +48,14 @@ def add_builder(parser: argparse.ArgumentParser, name: str) -> ModuleType:
     add("--bad", choices=("stop", "skip"), default=module.DEFAULT_BAD, help=bad_help)
     add("--slice", default="1/1", metavar="I/N", help="make only this share of the shards; the last slice merges")
     add("--dry-run", action="store_true", help="show what would be written, and how large; write nothing")
-    parser.set_defaults(builder=name)
-    return module
+    parser.set_defaults(dataset=name)
 
 
-def run_builder(args: argparse.Namespace, command: str) -> Manifest | None:
+def run_builder(module: ModuleType, args: argparse.Namespace, command: str) -> Manifest | None:
     """Build as the parsed options of :func:`add_builder` say.
 
     Args:
+        module: the builder.
         args: parsed options.
         command: that a person would type, for the manifest.
 
@@ -72,13 +65,12 @@ def run_builder(args: argparse.Namespace, command: str) -> Manifest | None:
     Raises:
         ShardError: options that do not fit, raw files that are not as expected, no room, another process at work.
     """
-    module = import_module(BUILDERS[args.builder])
     part_of = Slice.parse(args.slice)
     encoding = Encoding.parse(args.encoding)
     if args.workers < 1 or (args.shard_mb is not None and args.shard_mb < 1):
         raise ShardError(f"--workers {args.workers}, --shard-mb {args.shard_mb}: expected at least 1")
     if not args.raw.exists():
-        remedy = f"How to get it: python -m shards download {args.builder}"
+        remedy = f"How to get it: python -m shards download {args.dataset}"
         raise ShardError("no such file or folder for --raw", file=args.raw, remedy=remedy)
     kept = None if args.dry_run else Site(args.out.absolute()).lengths
     plan: BuildPlan = module.plan(args, ParallelSurvey(kept, args.workers))
@@ -103,11 +95,3 @@ def without_slice(command: str) -> str:
             kept.append(word)
         skip = word == "--slice"
     return shlex.join(kept)
-
-
-def parse(name: str, words: Sequence[str]) -> argparse.Namespace:
-    """The options of one builder, as after ``python -m shards build NAME``; argparse ends the program on a mistake."""
-    raw = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(f"python -m shards build {name}", formatter_class=raw)
-    add_builder(parser, name)
-    return parser.parse_args(words)

@@ -137,16 +137,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--encoding", default="zstd", help="zstd (default), raw, mp4 or mp4:CRF")
 
 
-def run(args: argparse.Namespace) -> Manifest:
-    """Build as the parsed options of :func:`add_arguments` say."""
-    return build_moving_mnist(args.out, **{name: getattr(args, name) for name in BuildOptions.__dataclass_fields__})
+def run(args: argparse.Namespace, command: str) -> Manifest:
+    """Build as the parsed options of :func:`add_arguments` say; ``command`` is what a person typed."""
+    options = {name: getattr(args, name) for name in BuildOptions.__dataclass_fields__}
+    return build_moving_mnist(args.out, command=command, **options)
 
 
-def build_moving_mnist(out: Path | str, **options: Any) -> Manifest:
+def build_moving_mnist(out: Path | str, *, command: str = "", **options: Any) -> Manifest:
     """Write a Moving MNIST dataset folder, with a progress bar on a terminal.
 
     Args:
         out: the new folder; missing or empty.
+        command: that a person would type to build the same, for the manifest.
         options: fields of :class:`BuildOptions`.
 
     Returns:
@@ -167,7 +169,7 @@ def build_moving_mnist(out: Path | str, **options: Any) -> Manifest:
             _merge_specs([split.arrays for split in splits.values()]),
             encoding=wanted.encoding,
             samples_per_shard=_SAMPLES_PER_SHARD,
-            provenance=_provenance(wanted, banks),
+            provenance=_provenance(wanted, banks, command),
             on_sample=on_sample,
         )
 
@@ -259,11 +261,12 @@ def _merge_specs(specs: list[dict[str, ArraySpec]]) -> dict[str, ArraySpec]:
     return merged
 
 
-def _provenance(options: BuildOptions, banks: dict[str, DigitBank]) -> dict[str, Any]:
+def _provenance(options: BuildOptions, banks: dict[str, DigitBank], command: str) -> dict[str, Any]:
     """For the manifest. ``generator`` holds the rules by which clips are drawn from the digits of train and valid."""
     settings = asdict(options)
     del settings["mnist"], settings["encoding"]  # a path of this machine; the manifest has the encoding
     return {
+        **({"command": command} if command else {}),
         "builder": "moving-mnist",
         "generator": asdict(options.rules),
         "settings": settings,

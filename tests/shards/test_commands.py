@@ -123,11 +123,20 @@ def test_index_scans_anyones_tars_and_lists_damage(tmp_path, capsys):
     assert "b.mp4, offset" in printed
 
 
-def test_build_runs_every_registered_builder_by_name(tmp_path, capsys):
-    assert list(BUILDERS) == ["moving-mnist"]
+def test_a_built_dataset_knows_the_command_that_made_it(tmp_path, capsys):
     out = tmp_path / "mmnist"
-    assert main(["build", "moving-mnist", "--out", str(out), "--test-set", "generated", "--test-sequences", "3"]) == 0
+    words = ["build", "moving-mnist", "--out", str(out), "--test-set", "generated", "--test-sequences", "3"]
+    assert main(words) == 0
     assert "built moving-mnist" in capsys.readouterr().out
+    assert Manifest.load(out).provenance["command"] == f"python -m shards {' '.join(words)}"
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_every_builder_explains_itself(name, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["build", name, "--help"])
+    assert ended.value.code == 0
+    assert "--out" in capsys.readouterr().out
     assert Manifest.load(out).splits["test"].samples == 3
 
 

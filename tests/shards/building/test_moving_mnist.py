@@ -179,7 +179,7 @@ def test_the_command_line_builds(tmp_path):
     words = "--deterministic --digits 1 --sequences 3 --frames 4 --seed 9 --test-set generated --test-sequences 2"
     args = parse(*words.split(), "--test-frames", "5", "--encoding", "raw")
     args.out = tmp_path / "built"
-    manifest = run(args)
+    manifest = run(args, "what was typed")
     assert manifest.name == "moving-mnist-sklearn-digits-1digit-deterministic"
     assert manifest.encoding == "raw"
     assert manifest.provenance["generator"] == {"digits": 1, "deterministic": True, "frame_size": 64, "max_speed": 4}
