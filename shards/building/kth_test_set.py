@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from shards.building.kth_files import SEQUENCES, Video, first_few
+from shards.building.kth_files import FPS, SEQUENCES, Video, first_few
 from shards.building.kth_sequences import ALL_CLIPS, CLASSES, INFERRED, Annotations, ClipName
 from shards.building.plan import BadSource, Item
 from shards.errors import ShardError
@@ -100,24 +100,27 @@ def decoded_lengths(
 ) -> tuple[dict[ClipName, int], list[str]]:
     """Lengths of the videos that can be decoded, and notes about the others.
 
+    A length that is not exactly that of the published pictures would give other clips, so a video that lacks a single
+    frame or runs at another rate than the original files is bad.
+
     Args:
         videos: the test videos that are there.
         counted: what the survey found.
         stop: whether a bad video is an error.
 
     Raises:
-        BadSource: a video cannot be decoded.
+        BadSource: a video is bad and ``stop``.
     """
     lengths: dict[ClipName, int] = {}
     notes = []
     for video in videos:
-        found = counted[video.file]
+        found = _checked(video, counted[video.file])
         if isinstance(found, int):
             lengths[video.name] = found
         elif stop:
-            raise BadSource(found.kind, f"{video.file}: {found.detail}")
+            raise found
         else:
-            notes.append(f"test: no clips of {video.about['source']}, which is {found.kind} ({found.detail})")
+            notes.append(f"test: no clips of {video.about['source']}, {found.kind}: {found.detail}")
     return lengths, notes
 
 
@@ -183,6 +186,14 @@ def _items(
             args = {"about": {**facts, "draw": clip.draw, "start": clip.start}, "start": clip.start}
             items.append(Item(clip.key, file, args, 1, NUM_FRAMES * size**2))
     return items
+
+
+def _checked(video: Video, found: int | BadSource) -> int | BadSource:
+    if isinstance(found, int) and found < video.frames:
+        return BadSource("truncated", f"{video.file}: {found} of {video.frames} announced frames")
+    if isinstance(found, int) and video.rate not in (FPS, None):
+        return BadSource("frame rate", f"{video.file}: {video.rate:g} frames per second, originals have {FPS:g}")
+    return found
 
 
 def _unequal(lengths: Mapping[ClipName, int], annotations: Annotations) -> list[str]:
