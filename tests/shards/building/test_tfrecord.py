@@ -65,7 +65,7 @@ def test_records_are_found_by_their_lengths_and_read_from_their_places(tmp_path)
 
 
 def test_an_example_written_by_hand_is_read():
-    """Example{features{feature{"a": bytes ["x", "yz"]} "f": floats [1.5, -2] unpacked "i": ints [300] "n": nothing}}."""
+    """a: bytes "x" and "yz"; f: floats 1.5 and -2, not packed; i: integer 300; n: nothing."""
     a = b"\x0a\x01a" + b"\x12\x09" + b"\x0a\x07" + b"\x0a\x01x" + b"\x0a\x02yz"
     f = b"\x0a\x01f" + b"\x12\x0c" + b"\x12\x0a" + b"\x0d" + struct.pack("<f", 1.5) + b"\x0d" + struct.pack("<f", -2)
     i = b"\x0a\x01i" + b"\x12\x06" + b"\x1a\x04" + b"\x0a\x02\xac\x02"
@@ -103,7 +103,7 @@ def test_a_truncated_file_gives_the_records_before_the_cut(tmp_path):
         with pytest.raises(BadSource, match="truncated"):
             count_records(path)
         given = []
-        with pytest.raises(BadSource, match="truncated"):
+        with pytest.raises(BadSource, match="truncated"):  # noqa: PT012
             for data in read_records(path):
                 given.append(data)  # noqa: PERF402
         assert given == [b"a" * 10, b"b" * 10][: number - 1]

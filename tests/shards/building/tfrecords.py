@@ -1,6 +1,6 @@
 """Writes TFRecord files for tests, byte by byte: no protobuf library, no CRC library, nothing of the code under test.
 
-CRC-32C by the bitwise definition (reflected polynomial 0x82F63B78) through a table; messages by the wire format's rules.
+CRC-32C by its definition (reflected polynomial 0x82F63B78) through a table; messages by the rules of the wire format.
 """
 
 from __future__ import annotations
