@@ -1,0 +1,330 @@
+"""Reading video files: pictures, counts, and what the container announces.
+
+In: a file that FFmpeg's libraries decode, a :class:`Look`, which frames. Out: pictures in the order of the decoder, or
+resampled by time stamps, with notices about what is odd; BadSource where the file cannot be used.
+
+At the file's own rate frames are taken as they are decoded, one by one, as OpenCV and ``ffmpeg -fps_mode passthrough``
+do. With ``fps`` picture k is the frame shown k / fps seconds after the first. One thread decodes: builders run a
+process per core.
+
+Axis letters: T frames, C channels, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.building.picture import Look
+from shards.building.plan import BadSource, Notice
+from shards.errors import ShardError
+
+if TYPE_CHECKING:
+    import av
+
+_LONGEST_GAP_SECONDS = 60
+_UNEVEN_SHARE = Fraction(1, 10)  # of a frame's time; time stamps that differ by less are called even
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What was read of a file.
+
+    Attributes:
+        frames_TCHW: the pictures.
+        rate: frames per second of the file, None if it does not say.
+        notices: what is odd about it.
+    """
+
+    frames_TCHW: NDArray[np.uint8]
+    rate: float | None
+    notices: tuple[Notice, ...]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a container announces, without decoding.
+
+    Attributes:
+        frames: number of frames; where only a duration is announced, its product with the rate; None if neither is.
+        rate: frames per second, on average; None if unknown.
+        width: pixels of a frame, before rotation.
+        height: pixels of a frame, before rotation.
+        duration: seconds; None if unknown.
+    """
+
+    frames: int | None
+    rate: float | None
+    width: int
+    height: int
+    duration: float | None
+
+
+def read_video(
+    path: Path,
+    look: Look,
+    *,
+    fps: float | None = None,
+    start: int = 0,
+    frames: int | None = None,
+    stride: int = 1,
+    max_frames: int | None = None,
+    exact_length: bool = False,
+) -> Clip:
+    """The pictures ``start``, ``start + stride``, ... of a file.
+
+    Args:
+        path: of the file.
+        look: how a frame becomes a picture.
+        fps: resample by time stamps to this rate, before ``start`` and ``stride`` count; None takes every frame.
+        start: number of the first picture.
+        frames: how many pictures are needed; None for all there are.
+        stride: from each picture to the next.
+        max_frames: stop after so many.
+        exact_length: a file with one frame less than announced is truncated; otherwise 1 % and one frame are forgiven.
+            Only where the file is read to its end.
+
+    Raises:
+        BadSource: ``unreadable``, ``truncated``, ``no frames``, ``too short`` for ``start`` and ``frames``, ``time
+            stamps`` with gaps over a minute (only with ``fps``), or ``outside the frame`` of a crop box.
+        ShardError: numbers out of range.
+    """
+    notices: list[Notice] = []
+    pictures: list[NDArray[np.uint8]] = []
+    options = {"fps": fps, "start": start, "frames": frames, "stride": stride, "max_frames": max_frames}
+    for piece in iterate_video(path, look, **options, exact_length=exact_length):  # type: ignore[arg-type]
+        if isinstance(piece, Notice):
+            notices.append(piece)
+        else:
+            pictures.append(piece)
+    if not pictures:
+        raise BadSource("too short", f"{path} has no frame number {start}")
+    return Clip(np.stack(pictures), probe(path).rate, tuple(notices))
+
+
+def iterate_video(
+    path: Path,
+    look: Look,
+    *,
+    fps: float | None = None,
+    start: int = 0,
+    frames: int | None = None,
+    stride: int = 1,
+    max_frames: int | None = None,
+    exact_length: bool = False,
+) -> Iterator[NDArray[np.uint8] | Notice]:
+    """The pictures of :func:`read_video` one by one (uint8 CHW), in bounded memory; notices come last.
+
+    Raises:
+        BadSource: as :func:`read_video`; what is wrong with the end of a file is known after its last picture.
+        ShardError: numbers out of range.
+    """
+    wanted = [number for number in (frames, max_frames) if number is not None]
+    if start < 0 or stride < 1 or min(wanted, default=1) < 1 or (fps is not None and not fps > 0):
+        raise ShardError(f"need start >= 0, stride, frames >= 1, fps > 0; found {start=}, {stride=}, {wanted=}, {fps=}")
+    with _opened(path) as (container, stream):
+        decoding = _Decoding(path, container, stream)
+        shown = decoding.frames() if fps is None else decoding.resampled(Fraction(fps).limit_denominator(1001))
+        given = 0
+        for given, frame in enumerate(islice(shown, start, None, stride), start=1):
+            yield look.picture(frame, stream.sample_aspect_ratio or Fraction(1))
+            if given == min(wanted, default=None):
+                break
+        else:
+            decoding.check_length(exact=exact_length)
+            if frames is not None:
+                need = (
+                    f"{frames} from number {start} on, every {stride}." if stride > 1 else f"{frames} from {start} on"
+                )
+                raise BadSource("too short", f"{path} gives {given} pictures, needed {need}")
+        yield from decoding.notices(fps)
+
+
+def count_frames(path: Path, *, exact_length: bool = False) -> int:
+    """Number of frames of a file, found by decoding all of it.
+
+    Args:
+        path: of the file.
+        exact_length: as for :func:`read_video`.
+
+    Raises:
+        BadSource: ``unreadable``, ``truncated`` or ``no frames``.
+    """
+    with _opened(path) as (container, stream):
+        decoding = _Decoding(path, container, stream)
+        for _ in decoding.frames():
+            pass
+        decoding.check_length(exact=exact_length)
+        return decoding.decoded
+
+
+def probe(path: Path) -> Probe:
+    """What the container of a file announces.
+
+    Raises:
+        BadSource: ``unreadable``.
+    """
+    with _opened(path) as (container, stream):
+        duration = _announced_seconds(stream)
+        if duration is None and container.duration:
+            duration = Fraction(container.duration, 1_000_000)
+        rate = _rate(stream)
+        estimate = round(duration * rate) if duration and rate else None
+        width, height = stream.codec_context.width, stream.codec_context.height
+        seconds = float(duration) if duration else None
+        return Probe(stream.frames or estimate, float(rate) if rate else None, width, height, seconds)
+
+
+class _Decoding:
+    """The frames of an open stream, and what was noticed on the way.
+
+    Ticks are the stream's unit of time. An AVI has no presentation times: its decoding times are those of the frames
+    as they come out (what the decoder calls presentation times steps 1, 2, -1 with B-frames).
+    """
+
+    def __init__(self, path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> None:
+        self.decoded = 0
+        self._path = path
+        self._container = container
+        self._stream = stream
+        self._has_presentation_times = container.format.name != "avi"
+        rate = _rate(stream)
+        self._usual_step = 1 / (rate * stream.time_base) if rate else Fraction(1)
+        self._ticks = 0
+        self._end = 0
+        self._shortest: int | None = None
+        self._longest = 0
+        self._lost = 0
+        self._backwards = 0
+        self._repeated = 0
+
+    def frames(self) -> Iterator[av.VideoFrame]:
+        """All frames as decoded. A packet that cannot be decoded is passed over, as players do."""
+        import av
+
+        for packet in self._container.demux(self._stream):
+            try:
+                frames = packet.decode()
+            except av.error.InvalidDataError:
+                self._lost += 1
+                continue
+            for frame in frames:
+                self._note_time(frame)
+                self.decoded += 1
+                yield frame
+
+    def resampled(self, fps: Fraction) -> Iterator[av.VideoFrame]:
+        """The frame shown at 0, 1/fps, 2/fps ... after the first one, until the last one's time is over.
+
+        Time stamps that had to be rounded (thirds of a second in milliseconds) may be late by half a tick.
+        """
+        per_tick = self._stream.time_base * fps
+        is_rounded = self._usual_step.denominator != 1
+        late = Fraction(1, 2) if is_rounded else Fraction(0)
+        number, shown, first = 0, None, 0
+        for frame in self.frames():
+            if shown is None:
+                first = self._ticks
+            upto = (self._ticks - first - late) * per_tick
+            times_shown = 0
+            while shown is not None and number < upto:
+                yield shown
+                number += 1
+                times_shown += 1
+            self._repeated += max(0, times_shown - 1)
+            shown = frame
+        times_shown = 0
+        while shown is not None and number < (self._end - first - late) * per_tick:
+            yield shown
+            number += 1
+            times_shown += 1
+        self._repeated += max(0, times_shown - 1)
+
+    def check_length(self, *, exact: bool) -> None:
+        """Raise BadSource where fewer frames came out than the container announces."""
+        if self.decoded == 0:
+            raise BadSource("no frames", f"{self._path}: no frame could be decoded")
+        announced = self._stream.frames
+        if self.decoded < announced - (0 if exact else announced // 100 + 1):
+            raise BadSource("truncated", f"{self._path}: {self.decoded} of {announced} announced frames")
+        seconds = None if announced else _announced_seconds(self._stream)
+        found = (self._end + max(self._longest, self._usual_step)) * self._stream.time_base
+        if seconds and found < seconds * Fraction(99, 100):
+            raise BadSource("truncated", f"{self._path}: {float(found):.2f} of {float(seconds):.2f} announced seconds")
+
+    def notices(self, fps: float | None) -> Iterator[Notice]:
+        """What is odd about the frames so far; ``fps`` is the rate they were resampled to."""
+        if self._lost:
+            yield Notice("damaged frames", f"{self._lost} packets could not be decoded and are missing")
+        tick = self._stream.time_base
+        if self._shortest is not None and self._longest - self._shortest > max(2, self._usual_step * _UNEVEN_SHARE):
+            steps = f"{float(self._shortest * tick):.3f} to {float(self._longest * tick):.3f} s from frame to frame"
+            yield Notice(
+                "variable frame rate", f"{steps}; {'taken as they come' if fps is None else 'resampled by time'}"
+            )
+        if fps is not None and self._backwards:
+            yield Notice("time stamps run backwards", f"at {self._backwards} frames, taken as if time stood still")
+        if fps is not None and self._repeated:
+            rate = _rate(self._stream)
+            found = f"{float(rate):.6g} frames per second found, {fps:.6g} asked for" if rate else "unknown frame rate"
+            yield Notice("upsampled", f"{self._repeated} pictures repeat the one before: {found}")
+
+    def _note_time(self, frame: av.VideoFrame) -> None:
+        stamp = frame.pts if self._has_presentation_times else frame.dts
+        if self.decoded == 0:
+            self._ticks = stamp or 0
+        else:
+            ticks = self._end if stamp is None else stamp
+            self._backwards += ticks < self._ticks
+            step = max(0, ticks - self._ticks)
+            if step * self._stream.time_base > _LONGEST_GAP_SECONDS:
+                gap = f"{float(step * self._stream.time_base):.0f} s between two frames"
+                raise BadSource("time stamps", f"{self._path}: {gap} (frame {self.decoded})")
+            self._shortest = step if self._shortest is None else min(self._shortest, step)
+            self._longest = max(self._longest, step)
+            self._ticks += step
+        self._end = self._ticks + (frame.duration or round(self._usual_step))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """A file's best video stream; errors of the libraries become BadSource.
+
+    Only local files are read, also where a file is a playlist that names others.
+    """
+    import av
+
+    try:
+        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
+            stream = container.streams.best("video")
+            if stream is None:
+                kinds = ", ".join(stream.type for stream in container.streams) or "none"
+                raise BadSource("unreadable", f"{path}: no video stream (streams: {kinds})")
+            stream.codec_context.thread_count = 1
+            yield container, stream
+    except (av.error.FFmpegError, UnicodeDecodeError) as error:
+        raise BadSource("unreadable", f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _rate(stream: av.VideoStream) -> Fraction | None:
+    return stream.average_rate or stream.guessed_rate or None
+
+
+def _announced_seconds(stream: av.VideoStream) -> Fraction | None:
+    """The stream's duration, or Matroska's tag of it ("00:01:02.300000000")."""
+    if stream.duration:
+        return Fraction(stream.duration * stream.time_base)
+    hours, _, rest = stream.metadata.get("DURATION", "").partition(":")
+    minutes, _, seconds = rest.partition(":")
+    try:
+        return 3600 * int(hours) + 60 * int(minutes) + Fraction(seconds)
+    except ValueError:
+        return None
