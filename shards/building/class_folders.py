@@ -79,10 +79,18 @@ def hold_out(num: int, fraction: float) -> tuple[list[int], list[int]]:
 
 
 def find_files(folder: Path) -> list[Path]:
-    """Video files anywhere below a folder, sorted by path; hidden files and folders are not looked at."""
+    """Video files anywhere below a folder, sorted by path; hidden files and folders are not looked at.
+
+    Links to folders are followed, but none into a folder twice.
+    """
     files = []
+    seen = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        if (real := os.path.realpath(parent)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += [Path(parent, name) for name in names if is_video(name)]
     return sorted(files)
 
@@ -144,14 +152,14 @@ class MakeLabelled:
         pictures: list[NDArray[np.uint8]] = []
         given = 0
         try:
-            for piece in iterate_video(item.source, self.look, fps=self.fps):
-                if isinstance(piece, Notice):
-                    yield piece
+            for found in iterate_video(item.source, self.look, fps=self.fps):
+                if isinstance(found, Notice):
+                    yield found
                     continue
                 if len(pictures) == self.max_frames:
                     yield self._sample(item, given, pictures)
                     given, pictures = given + 1, []
-                pictures.append(piece)
+                pictures.append(found)
         except BadSource as error:
             if not given:
                 raise

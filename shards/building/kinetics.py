@@ -7,8 +7,9 @@ In, one of:
     youtube_id, time_start, time_end, split: given with --annotations, or found as DIR/*.csv or DIR/annotations/*.csv
     where DIR has no class folders in train, val or test
 
-Out: ``video``, uint8 T3HW, and ``label``, int32: the place of the class among all class names in sorted order, from 0
-(the manifest lists them). With CSV files those are the classes of all rows, so a part of the videos has the same labels.
+Out: ``video``, uint8 T3HW, and ``label``, int32: the place of the class among all class names in sorted order, from 0;
+the manifest lists them. With CSV files those are the classes of all rows, so that a part of the videos has the labels
+of the whole.
 The papers of this project publish no preparation of Kinetics; the defaults are a Lanczos resize of the centre square.
 
 --fps 25          videos differ in their rates, so all are resampled by time stamps.
@@ -184,15 +185,22 @@ def read_annotations(tables: Sequence[Path]) -> Annotations:
     for table in tables:
         if not table.is_file():
             raise ShardError("no such file", file=table, remedy="Give the official CSV files with --annotations.")
-        with table.open(encoding="utf-8-sig", newline="") as lines:
-            reader = csv.DictReader(lines)
-            missing = [name for name in _KEY_COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
-                columns = ",".join(reader.fieldnames or ()) or "nothing"
-                raise ShardError(f"lacks the columns {','.join(missing)}; found {columns}", file=table)
-            for row in reader:
-                _add_row(annotations, row, table, reader.line_num)
+        try:
+            with table.open(encoding="utf-8-sig", newline="") as lines:
+                _add_table(annotations, csv.DictReader(lines), table)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ShardError(f"not a CSV file: {error}", file=table) from error
     return annotations
+
+
+def _add_table(annotations: Annotations, reader: csv.DictReader[str], table: Path) -> None:
+    columns = reader.fieldnames or ()
+    missing = [name for name in _KEY_COLUMNS if name not in columns]
+    if missing:
+        problem = f"lacks the columns {','.join(missing)}; found {','.join(columns) or 'nothing'}"
+        raise ShardError(problem, file=table)
+    for row in reader:
+        _add_row(annotations, row, table, reader.line_num)
 
 
 def _add_row(annotations: Annotations, row: Mapping[str, str | None], table: Path, line: int) -> None:
