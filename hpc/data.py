@@ -11,10 +11,11 @@ import fcntl
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpc.config import ConfigError, DataConfig
+from hpc.config import Config, ConfigError, DataConfig, EvalConfig
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +42,7 @@ def data_parent(data: DataConfig) -> str:
 
 def is_remote(root: str) -> bool:
     """Whether a dataset's root is an address or a command, not a folder."""
-    return root.startswith(("http://", "https://", "pipe:"))
+    return root.startswith(("http://", "https://", "file://", "pipe:"))
 
 
 def dataset_folder(data: DataConfig) -> str:
@@ -88,6 +89,29 @@ def ensure_dataset(data: DataConfig) -> str:
     return root
 
 
+def refuse_other_frames(config: Config) -> None:
+    """
+    Raises:
+        ConfigError: the dataset's frames are not those that the model takes.
+    """
+    from shards.manifest import Manifest
+
+    root = dataset_root(config.data)
+    if is_remote(root):  # its manifest is fetched by the ranks; the model then says what it found
+        return
+    spec = Manifest.load(root).arrays.get("video")
+    channels, height, width = config.model.frame_shape
+    if spec is None or spec.axes != "TCHW":
+        return
+    if spec.shape[1] not in (None, channels):
+        raise ConfigError(f"{root} has {spec.shape[1]} channels, model.nc={channels}: set model.nc={spec.shape[1]}")
+    if any(found not in (None, wanted) for found, wanted in zip(spec.shape[2:], (height, width), strict=True)):
+        raise ConfigError(
+            f"{root} has frames of {spec.shape[2]} x {spec.shape[3]} pixels, model.name={config.model.name} takes "
+            f"{height} x {width}: build it again with --size {height}"
+        )
+
+
 def open_split(data: DataConfig, split: str, num_frames: int, allow_pipe: list[str]) -> ClipSource:
     """The clips of a split as this run reads them."""
     from shards import open_source
@@ -100,7 +124,34 @@ def open_split(data: DataConfig, split: str, num_frames: int, allow_pipe: list[s
         max_substitutions=data.max_substitutions,
         shard_url=data.shard_url or None,
         allow_pipe=allow_pipe,
+        cache=Path(data.cache) if data.cache else None,
+        cache_gb=data.cache_gb,
     )
+
+
+def open_validation(data: DataConfig, settings: EvalConfig, allow_pipe: list[str]) -> ClipSource:
+    """The clips of a validation: always the same ones. Of stored videos, windows at places drawn once by eval.seed."""
+    from shards.dataset import DrawnClips, ShardClips
+
+    source = open_split(replace(data, max_substitutions=0), "valid", settings.num_frames, allow_pipe)
+    return DrawnClips(source, settings.clips, settings.seed) if isinstance(source, ShardClips) else source
+
+
+def refuse_short_clips(data: DataConfig, source: ClipSource, split: str, option: str) -> None:
+    """
+    Raises:
+        ConfigError: clips that have fewer frames than are wanted of them, which a run would meet by chance.
+    """
+    from shards.dataset import DrawnClips, ShardClips
+
+    short = source.too_short() if isinstance(source, (ShardClips, DrawnClips)) else []
+    if short:
+        root = dataset_root(data)
+        raise ConfigError(
+            f"{len(short)} clips of split {split!r} in {root} have fewer frames than {option} (first: "
+            f"{', '.join(short[:3])}): lower {option}, or leave them out: python -m shards repack {root} --out NEW "
+            f"--min-frames N"
+        )
 
 
 def to_unit_range(arrays: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:

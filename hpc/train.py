@@ -19,7 +19,14 @@ import torch
 
 from hpc import config as configs
 from hpc.config import Config, ConfigError
-from hpc.data import dataset_root, is_remote, open_split, to_unit_range
+from hpc.data import (
+    dataset_root,
+    is_remote,
+    open_split,
+    open_validation,
+    refuse_short_clips,
+    to_unit_range,
+)
 from hpc.distributed import World, peak_memory_bytes
 from hpc.evaluation import Evaluation, EvaluationStopped, evaluate, protocol_of
 from hpc.guard import Guard
@@ -105,6 +112,7 @@ class Trainer:
         allow = self.folder.allowed_pipes()
         source = open_split(self.config.data, "train", self.config.data.num_frames, allow)
         self._check_data(source)
+        self._refuse_short(source, "train", f"data.num_frames={self.config.data.num_frames}")
         source.quarantine(self.ledger.records)
         self.loader = exits.enter_context(
             Loader(
@@ -119,13 +127,14 @@ class Trainer:
                 pin_memory=self.world.device.type == "cuda",
             )
         )
-        self.validation = open_split(self.config.data, "valid", self.config.eval.num_frames, allow)
+        self.validation = open_validation(self.config.data, self.config.eval, allow)
         settings = self.config.eval
         if settings.every:
             self.protocol = protocol_of(
                 self.config, self.validation, "eval.clips", settings.clips, settings.num_frames, settings.samples
             )
-            self.world.on_rank_0(lambda: self.validation.read([0]).keys)  # too short a clip is an error now, not later
+            self._refuse_short(self.validation, "valid", f"eval.num_frames={settings.num_frames}")
+            self.world.on_rank_0(lambda: self.validation.read([0]).keys)  # damage is an error now, not later
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -157,6 +166,9 @@ class Trainer:
                 f"{self.config.data.root} holds other data (fingerprint {source.fingerprint[:12]}) than this run was "
                 f"trained on ({str(self.trained_on)[:12]}): put that back, or start anew with train.resume=never"
             )
+
+    def _refuse_short(self, source: ClipSource, split: str, option: str) -> None:
+        self.world.on_rank_0(lambda: refuse_short_clips(self.config.data, source, split, option))
 
     def run(self) -> Outcome:
         batches = self.loader.batches(self.samples_consumed)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+FRAME_SIZE = 64
 ARCHITECTURES = ("dcgan", "vgg")
 DYNAMICS = ("residual", "mlp", "gru")
 
@@ -51,6 +52,11 @@ class SRVPConfig:
     l2_res: float = 1.0
     # Arithmetic, same numbers to rounding: what a clip shares (w, skips) is convolved once per clip, not per frame.
     split_decoder: bool = True
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width (pixels) of the frames that the model takes."""
+        return self.nc, FRAME_SIZE, FRAME_SIZE
 
     def __post_init__(self) -> None:
         self._check_choices()

@@ -9,6 +9,7 @@ Axis letters: B batch, T frames, C channels, H height, W width.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -88,6 +89,26 @@ class ShardClips:
             batch.fill(row, clip, None)
         return Fetched(batch.arrays, [self.table.key(clip) for clip in indices])
 
+    def too_short(self) -> list[str]:
+        """Names of the clips that have fewer frames than a window: better found before training than by chance in it.
+
+        Raises:
+            DamageError: an index is gone or damaged, and there is no budget for substitutes.
+        """
+        spec = next((spec for spec in self.table.arrays.values() if spec.has_time), None)
+        if spec is None or self.num_frames is None or (spec.shape[0] or 0) >= self.num_frames:
+            return []
+        return [self.table.key(clip) for clip in range(len(self)) if self._frames(clip) < self.num_frames]
+
+    def _frames(self, clip: int) -> int:
+        try:
+            shapes = self.table.shapes(clip)
+        except DamageError:
+            if not self._may_substitute:
+                raise
+            return sys.maxsize  # another takes its place
+        return next(shapes[name][0] for name, spec in self.table.arrays.items() if spec.has_time)
+
     def quarantine(self, records: Sequence[Substitution]) -> None:
         """Count these samples, and the substitutes tried in vain for them, as damaged without reading them again."""
         self._quarantine = tuple(records)
@@ -133,6 +154,52 @@ class ShardClips:
                     bad.setdefault(substitute_clip(seed, record.position, attempt, len(self)), "damaged substitute")
             self._known_bad = (seed, bad)
         return self._known_bad[1]
+
+
+class DrawnClips:
+    """A fixed set of evaluation clips: windows at places that are drawn once, as many as wanted from few long videos.
+
+    Clip i is what training with ``seed`` would see at position i: each video once before any comes again, a window at a
+    random place. The same seed and contents give the same clips, for ever.
+
+    Args:
+        clips: where the windows come from.
+        count: how many.
+        seed: of the draw.
+    """
+
+    def __init__(self, clips: ShardClips, count: int, seed: int) -> None:
+        self.fingerprint = clips.fingerprint
+        self.arrays = clips.arrays
+        self._clips = clips
+        self._count = count
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return self._count
+
+    def fetch(self, positions: NDArray[np.int64], seed: int) -> Fetched:
+        """Training clips of the same videos, see :meth:`ShardClips.fetch`."""
+        return self._clips.fetch(positions, seed)
+
+    def too_short(self) -> list[str]:
+        """Names of the videos that have fewer frames than a window, see :meth:`ShardClips.too_short`."""
+        return self._clips.too_short()
+
+    def read(self, indices: Sequence[int]) -> Fetched:
+        """The clips ``indices`` of the set.
+
+        Raises:
+            DamageError: a sample is damaged.
+            IndexError: there is no such clip.
+        """
+        if any(not 0 <= index < self._count for index in indices):
+            raise IndexError(f"clips {list(indices)} of {self._count}")
+        return self._clips.fetch(np.asarray(indices, dtype=np.int64), self._seed)
+
+    def quarantine(self, records: Sequence[Substitution]) -> None:
+        """Count these samples as damaged without reading them again."""
+        self._clips.quarantine(records)
 
 
 def substitute_clip(seed: int, position: int, attempt: int, num_clips: int) -> int:

@@ -33,7 +33,6 @@ from odevid.networks.clips import pick_frames
 from odevid.networks.init import init_images
 from odevid.objectives import full_precision, gaussian_nll, kl_between, kl_to_standard, sample_gaussian
 
-FRAME_SIZE = 64
 MAX_DECODED = 256  # frames that a prediction decodes in one call, to bound its memory
 
 
@@ -281,7 +280,7 @@ class SRVP(VideoModel):
     # ------------------------------------------------------------------------------------------------ checks
 
     def _check_video(self, video_BTCHW: Tensor, at_least: int, what: str) -> None:
-        expected = (self.config.nc, FRAME_SIZE, FRAME_SIZE)
+        expected = self.config.frame_shape
         if video_BTCHW.ndim != 5 or tuple(video_BTCHW.shape[2:]) != expected or not video_BTCHW.is_floating_point():
             raise ValueError(
                 f"{what} must be float (clips, frames, {', '.join(map(str, expected))}) in [0, 1]; got "

@@ -6,11 +6,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from hpc.config import ConfigError, DataConfig, MovingMnistConfig
-from hpc.data import build_command, dataset_root, ensure_dataset, to_unit_range
+from hpc import config as configs
+from hpc.config import ConfigError, DataConfig, EvalConfig, MovingMnistConfig
+from hpc.data import (
+    build_command,
+    dataset_root,
+    ensure_dataset,
+    open_split,
+    open_validation,
+    refuse_other_frames,
+    refuse_short_clips,
+    to_unit_range,
+)
+from shards.manifest import video_spec
+from shards.writer import Sample, write_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -72,3 +85,41 @@ def test_uint8_becomes_the_unit_range_on_the_device_and_fields_stay_as_they_are(
     moved = to_unit_range({"video": video, "field": fields}, torch.device("cpu"))
     torch.testing.assert_close(moved["video"], torch.tensor([0.0, 0.2, 1.0]))
     assert torch.equal(moved["field"], fields)
+
+
+def _grey_videos(root: Path, lengths: list[int], size: int = 64) -> DataConfig:
+    """A dataset of black videos; the numbers of their frames are given."""
+    samples = [
+        Sample(f"v{number}", {"video": np.zeros((length, 1, size, size), np.uint8)})
+        for number, length in enumerate(lengths)
+    ]
+    write_dataset(root, "videos", {"train": samples, "valid": samples}, {"video": video_spec(None, 1, size, size)})
+    return DataConfig(name="videos", root=str(root), num_frames=5)
+
+
+def test_frames_that_the_model_does_not_take_are_refused_before_a_job_is_queued(tmp_path):
+    config = configs.load("srvp_videos")
+    config.data = _grey_videos(tmp_path / "grey", [6])
+    with pytest.raises(ConfigError, match=r"has 1 channels, model\.nc=3: set model\.nc=1"):
+        refuse_other_frames(config)
+    config.model.nc = 1
+    refuse_other_frames(config)
+    config.data = _grey_videos(tmp_path / "large", [6], size=128)
+    with pytest.raises(ConfigError, match=r"128 x 128 pixels.*--size 64"):
+        refuse_other_frames(config)
+
+
+def test_short_clips_are_found_before_training(tmp_path):
+    data = _grey_videos(tmp_path / "videos", [6, 4, 9])
+    source = open_split(data, "train", 5, [])
+    with pytest.raises(
+        ConfigError, match=r"1 clips of split 'train'.*fewer frames than data.num_frames=5 \(first: v1\)"
+    ):
+        refuse_short_clips(data, source, "train", "data.num_frames=5")
+
+
+def test_a_validation_has_as_many_clips_as_asked_for_from_few_videos(tmp_path):
+    data = _grey_videos(tmp_path / "videos", [30, 40])
+    validation = open_validation(data, EvalConfig(clips=20, num_frames=8), [])
+    assert len(validation) == 20
+    assert set(validation.read(range(20)).keys) == {"v0", "v1"}

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shards.dataset import ShardClips
+from shards.dataset import DrawnClips, ShardClips
 from shards.errors import DamageError, ShardError
 from shards.hashing import uniform_int
+from shards.manifest import video_spec
 from shards.opening import open_source
 from shards.order import Order
 from shards.reader import ShardReader
+from shards.writer import Sample, write_dataset
 from tests.shards.stored_clips import NUM_CLIPS, NUM_FRAMES, flip_bit, frames_of, make_dataset, open_clips, open_reader
 
 
@@ -136,3 +138,32 @@ def test_open_source_opens_stored_clips(root):
     assert source.arrays["video"].shape == (5, 3, 8, 8)
     with pytest.raises(ShardError, match="no split 'valid'"):
         open_source(root, "valid", 5)
+
+
+def test_drawn_clips_are_as_many_as_wanted_and_always_the_same(root):
+    drawn = DrawnClips(open_clips(root, 5), 40, seed=7)
+    assert len(drawn) == 40
+    first, again = drawn.read(range(40)), DrawnClips(open_clips(root, 5), 40, seed=7).read([39, 3])
+    assert first.keys[39] == again.keys[0]
+    assert np.array_equal(first.arrays["video"][[39, 3]], again.arrays["video"])
+    assert sorted(first.keys[:NUM_CLIPS]) == [f"clip{clip:03d}" for clip in range(NUM_CLIPS)]  # each once, then again
+    assert len({tuple(window) for window in first.arrays["times"].tolist()}) > NUM_CLIPS
+    assert not np.array_equal(
+        first.arrays["times"], DrawnClips(open_clips(root, 5), 40, seed=8).read(range(40)).arrays["times"]
+    )
+    with pytest.raises(IndexError):
+        drawn.read([40])
+
+
+def test_clips_shorter_than_a_window_are_named_before_they_are_met(tmp_path):
+    lengths = {"a": 9, "b": 3, "c": 5, "d": 4}
+    samples = [Sample(key, {"video": np.zeros((length, 1, 8, 8), np.uint8)}) for key, length in lengths.items()]
+    arrays = {"video": video_spec(None, 1, 8, 8)}
+    write_dataset(tmp_path / "d", "mixed", {"train": samples}, arrays, samples_per_shard=2)
+    assert open_clips(tmp_path / "d", 5).too_short() == ["b", "d"]
+    assert open_clips(tmp_path / "d", 3).too_short() == []
+    assert DrawnClips(open_clips(tmp_path / "d", 4), 2, seed=0).too_short() == ["b"]
+    (tmp_path / "d" / "train-000000.index.npz").unlink()
+    with pytest.raises(DamageError, match="index is missing"):
+        open_clips(tmp_path / "d", 5).too_short()
+    assert open_clips(tmp_path / "d", 5, max_substitutions=1).too_short() == ["d"]
