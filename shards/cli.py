@@ -9,7 +9,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -36,7 +36,7 @@ _EXAMPLES = """examples:
   python -m shards build moving-mnist --out data/mmnist   digits for endless training, and the published test set
   python -m shards build kth --raw KTH --out data/kth     from the avi files; --dry-run says what and how large
   python -m shards build videos --raw MY_VIDEOS --out data/mine --size 64 --fps 10 --split 0.9
-  python -m shards inspect data/mmnist --split test       table, and a picture of some clips
+  python -m shards inspect data/mmnist                    dataset card: tables, and pictures in data/mmnist/card
   python -m shards verify data/mmnist                     is every bit as it was written? exit status 1 if not
   python -m shards repack data/kth --out data/kth-small --encoding mp4:12 --samples-per-shard 256
   python -m shards repack videos --split all --out data/mine --min-frames 15      from anyone's tars of videos
@@ -66,7 +66,7 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_build(commands.add_parser("build", help="make a dataset from raw files, or from nothing"), argv)
     _add_verify(commands.add_parser("verify", help="read everything and compare it with its checksums"))
-    _add_inspect(commands.add_parser("inspect", help="table of splits, and a contact sheet"))
+    _add_inspect(commands.add_parser("inspect", help="a card: counts, classes, values, duplicates, pictures"))
     _add_repack(commands.add_parser("repack", help="the same samples with another shard size or encoding"))
     _add_index(commands.add_parser("index", help="make lost indexes again; index anyone's tars of videos"))
     return parser
@@ -134,30 +134,39 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _add_inspect(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("root", metavar="DIR", help="dataset folder, or an http(s) address")
-    parser.add_argument("--split", help="split of the contact sheet (default: the last one)")
-    parser.add_argument("--clips", type=int, default=8, metavar="N", help="rows of the contact sheet (default: 8)")
-    parser.add_argument("--frames", type=int, default=10, metavar="T", help="columns of it (default: 10)")
-    sheet_help = "file of the contact sheet (default: contact-sheet.png in this folder)"
-    parser.add_argument("--sheet", type=Path, default=Path("contact-sheet.png"), metavar="PNG", help=sheet_help)
+    add = parser.add_argument
+    add("root", metavar="DIR", help="dataset folder, or an http(s) address")
+    add("--split", action="append", default=[], help="only this split; may be repeated (default: all)")
+    add("--clips", type=_at_least_one, default=8, metavar="N", help="rows of a contact sheet (default: 8)")
+    add("--frames", type=_at_least_one, default=10, metavar="T", help="columns of a contact sheet (default: 10)")
+    add("--card", type=Path, metavar="FOLDER", help="folder of the card (default: card in the dataset's folder)")
+    sample_help = "samples of each split read for mean and standard deviation; 0: all (default: 512)"
+    add("--sample", type=int, default=512, metavar="N", help=sample_help)
     parser.set_defaults(run=_inspect)
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from shards.opening import open_table
-    from shards.summary import contact_sheet, save_picture
+    from shards.card.facts import make_card
+    from shards.card.terminal import print_card
+    from shards.card.text import sections, warnings
+    from shards.card.write import card_folder, write_card
 
     manifest = _manifest_of(args.root)
-    _print_table(manifest)
-    rate = "no frame rate" if manifest.fps is None else f"{manifest.fps:g} frames/s"
-    print(f"{manifest.name}: {rate}, encoding {manifest.encoding}, fingerprint {manifest.fingerprint}")
-    for name, value in manifest.provenance.items():
-        print(f"  {name}: {value}")
-    split = args.split or list(manifest.splits)[-1]
-    table = open_table(open_folder(args.root), manifest, split)
-    save_picture(contact_sheet(table, clips=args.clips, frames=args.frames), args.sheet)
-    print(f"contact sheet of split {split!r}: {args.sheet}")
+    folder = card_folder(args.root, args.card)
+    card = make_card(args.root, splits=args.split, sample=max(0, args.sample), progress=_count_clips)
+    print_card(f"{manifest.name} in {args.root}", warnings(card), sections(card))
+    print(f"\ncard: {write_card(card, folder, clips=args.clips, frames=args.frames)}")
     return 0
+
+
+def _at_least_one(text: str) -> int:
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number}: expected at least 1")
+    return number
+
+
+def _count_clips(what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    return _progress(what, total, is_bytes=False)
 
 
 def _add_repack(parser: argparse.ArgumentParser) -> None:

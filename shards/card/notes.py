@@ -50,7 +50,12 @@ def read_notes(table: ClipTable, on_sample: Callable[[int], None] = lambda _: No
         if isinstance(meta.get("source"), str):
             sources.add(meta["source"])
         on_sample(1)
-    return Notes({name: classes[name] for name in sorted(classes, key=_natural)}, frozenset(sources))
+    return Notes({name: classes[name] for name in all_classes({"": classes})}, frozenset(sources))
+
+
+def all_classes(classes: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """The names that occur in any split, in order: numbers first, names after them."""
+    return sorted({name for counts in classes.values() for name in counts}, key=_natural)
 
 
 def classes_of(meta: Mapping[str, Any]) -> tuple[str, ...]:
@@ -63,5 +68,4 @@ def classes_of(meta: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _natural(name: str) -> tuple[int, int, str]:
-    """Numbers first, in their order; names after them."""
     return (0, int(name), "") if name.isdecimal() else (1, 0, name)
