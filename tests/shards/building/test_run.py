@@ -258,6 +258,33 @@ def test_too_small_a_disk_is_seen_before_the_first_byte(
     assert not list(Site(tmp_path / "out").folder.glob("*.tar"))
 
 
+FULL = """
+import resource, sys
+from pathlib import Path
+from shards.building.run import BuildOptions, build
+from shards.errors import ShardError
+from tests.shards.building.waves import waves_plan
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))  # as a full disk: a file cannot grow
+    try:
+        build(waves_plan(sorted(Path(sys.argv[1]).iterdir())), BuildOptions(Path(sys.argv[2])))
+    except ShardError as error:
+        sys.exit(str(error))
+"""
+
+
+def test_a_disk_that_fills_up_is_said_and_the_build_goes_on_later(files: list[Path], tmp_path: Path) -> None:
+    script, out = tmp_path / "full.py", tmp_path / "out"
+    script.write_text(FULL)
+    words = [sys.executable, str(script), str(tmp_path / "raw"), str(out)]
+    ended = subprocess.run(words, env=os.environ | {"PYTHONPATH": str(Path.cwd())}, capture_output=True, text=True)
+    assert "no room to go on (File too large); complete shards are kept" in ended.stderr
+    assert "run the same command again" in ended.stderr
+    assert [path.name for path in Site(out).folder.iterdir()] == ["build.json"]  # nothing half made
+    build(waves_plan(files), BuildOptions(out))
+    assert Manifest.load(out).splits["train"].samples == 10
+
+
 def test_an_unwritable_place_is_named(files: list[Path], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(ShardError, match=r"cannot be written.*\n.*--out"):
