@@ -2,7 +2,8 @@
 
 Sizes and checksums are those of the sources cited here, never our own guess; None means that none is published.
 
-    [TFDS]  github.com/tensorflow/datasets, tensorflow_datasets/url_checksums/{bair_robot_pushing_small,mnist,ucf101}.txt
+    [TFDS]  github.com/tensorflow/datasets, tensorflow_datasets/url_checksums/NAME.txt: bair_robot_pushing_small, mnist,
+            ucf101
     [VIPY]  github.com/visym/vipy, vipy/dataset/kthactions.py (SHA-1 of the six zips)
     [SVG]   github.com/edenton/svg, data/download_bair.sh and data/download_kth.sh
     [CVDF]  github.com/cvdfoundation/kinetics-dataset, README.md
@@ -139,8 +140,7 @@ CATALOGUE: dict[Name, Listing] = {
     "kinetics": Listing(
         title="Kinetics-400, -600, -700: clips of YouTube videos",
         page="https://github.com/cvdfoundation/kinetics-dataset",
-        licence="the clips belong to those who uploaded them, under YouTube's terms: whether you may copy them is for you"
-        " to judge",
+        licence="the clips are those of YouTube's users, under its terms: whether you may copy them is yours to judge",
         files=(),
         steps=(  # [CVDF]
             "lists of classes and times: https://s3.amazonaws.com/kinetics/400/annotations/train.csv, val.csv, test.csv"

@@ -1,7 +1,7 @@
 """Fetch one large file so that nothing fetched is lost and nothing wrong is kept.
 
 In: an address, and what is published of the file. Out: FOLDER/NAME, complete and checked; until then FOLDER/NAME.part,
-from which the next attempt, or the next command, goes on.
+from which the next attempt, or the next command, goes on. A file that is not as published becomes NAME.rejected.
 
 A server says by an ETag or a date whether the file is still the one that was begun (If-Range); NAME.part.tag keeps it.
 """
@@ -37,7 +37,7 @@ _BEGIN_AGAIN = 416
 _RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
 
 
-def fetch(file: RemoteFile, folder: Path, advance: Advance = lambda here, whole: None) -> Path:
+def fetch(file: RemoteFile, folder: Path, advance: Advance = lambda *_: None) -> Path:
     """The file in ``folder``: fetched, or the one already there if it is as published.
 
     Raises:
@@ -62,9 +62,12 @@ def fetch(file: RemoteFile, folder: Path, advance: Advance = lambda here, whole:
                 raise
             raise _no_room(part, "the disk is full") from error
         if problem := difference(part, file):
+            rejected = part.replace(folder / f"{file.name}.rejected")
             _forget(part)
-            remedy = "Fetch again; if that does not help, the file at that address has changed."
-            raise ShardError(f"was fetched, but {problem}; thrown away", file=file.url, remedy=remedy)
+            remedy = (
+                f"Fetch again. If it is the same again, the file there has changed; to use it: mv {rejected} {path}"
+            )
+            raise ShardError(f"was fetched, but {problem}; kept as {rejected.name}", file=file.url, remedy=remedy)
         part.replace(path)
         _forget(part)
         sync_folder(folder)
@@ -121,9 +124,8 @@ def _attempt(file: RemoteFile, part: Path, advance: Advance) -> str:
     except urllib.error.URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
             remedy = f"Renew this machine's certificates, or fetch it with a browser and put it here: {part.parent}"
-            raise ShardError(
-                f"its certificate is not accepted ({error.reason})", file=file.url, remedy=remedy
-            ) from error
+            problem = f"the server's certificate is not accepted ({error.reason})"
+            raise ShardError(problem, file=file.url, remedy=remedy) from error
         return str(error.reason)
     except (http.client.HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:
         return str(error) or type(error).__name__
