@@ -30,10 +30,8 @@ from tests.shards.building.colour_videos import (
     write_video,
 )
 
-ACTIONS = (
-    "Directions Discussion Eating Greeting Phoning Photo Posing Purchases Sitting SittingDown Smoking Waiting WalkDog "
-    "WalkTogether Walking"
-).split()
+ACTIONS = ["Directions", "Discussion", "Eating", "Greeting", "Phoning", "Photo", "Posing", "Purchases", "Sitting"]
+ACTIONS += ["SittingDown", "Smoking", "Waiting", "WalkDog", "WalkTogether", "Walking"]
 CAMERAS = ("54138969", "55011271", "58860488", "60457274")
 SUBJECTS = (1, 5, 6, 7, 8, 9, 11)
 # SRVP's make_test_set.py itself, run with numpy 2.4 on a stand-in for its folder of prepared test videos, one array of
