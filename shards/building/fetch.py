@@ -65,7 +65,7 @@ def fetch(file: RemoteFile, folder: Path, advance: Advance = lambda *_: None) ->
             rejected = part.replace(folder / f"{file.name}.rejected")
             _forget(part)
             remedy = (
-                f"Fetch again. If it is the same again, the file there has changed; to use it: mv {rejected} {path}"
+                f"Fetch again. If it is the same again, that file has changed; to use it: mv {rejected} {path}"
             )
             raise ShardError(f"was fetched, but {problem}; kept as {rejected.name}", file=file.url, remedy=remedy)
         part.replace(path)
