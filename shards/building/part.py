@@ -7,17 +7,14 @@ note (``train-000000.part.json``): a part with a note is complete, whatever was 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import socket
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from shards.atomic import sync_folder, write_atomically
 from shards.building.plan import BadSource, Item, Make, Notice, Part
+from shards.building.site import Site
 from shards.encoding import Encoding
 from shards.errors import ShardError
 from shards.manifest import ArraySpec, ShardInfo
@@ -88,7 +85,7 @@ class PartMaker:
     """Makes parts of one dataset. Can be pickled.
 
     Attributes:
-        folder: where the parts go.
+        site: where the parts go.
         make: turns an item into samples.
         arrays: that each sample has.
         encoding: how uint8 arrays are stored.
@@ -96,7 +93,7 @@ class PartMaker:
         bad: ``skip`` leaves sources out that cannot be used; ``stop`` finishes no part that has one.
     """
 
-    folder: Path
+    site: Site
     make: Make
     arrays: Mapping[str, ArraySpec]
     encoding: Encoding
@@ -112,7 +109,7 @@ class PartMaker:
             OSError: as the file system says.
         """
         identity = part.identity()
-        with _own_folder(self.folder) as scratch:
+        with self.site.scratch() as scratch:
             tar = TarWriter(scratch / part.tar, self.arrays, encoding=self.encoding, fps=self.fps)
             try:
                 keys, digests, remarks = self._fill(tar, part, tick)
@@ -127,10 +124,10 @@ class PartMaker:
                 note = PartNote(identity, None, (), (), remarks)
             else:
                 for name in (info.file, info.index_file):
-                    (scratch / name).replace(self.folder / name)
+                    (scratch / name).replace(self.site.folder / name)
                 note = PartNote(identity, info, keys, digests, remarks)
-        sync_folder(self.folder)
-        write_atomically(note_path(self.folder, part), note.to_json().encode())
+        sync_folder(self.site.folder)
+        write_atomically(note_path(self.site.folder, part), note.to_json().encode())
         return note
 
     def _fill(
@@ -163,17 +160,6 @@ def note_path(folder: Path, part: Part) -> Path:
 
 def _remark(part: Part, item: Item, kind: str, detail: str, *, used: bool) -> Remark:
     return Remark(part.split, item.key, str(item.source), kind, detail, used)
-
-
-@contextmanager
-def _own_folder(folder: Path) -> Iterator[Path]:
-    scratch = folder / f".{socket.gethostname()}.{os.getpid()}.tmp"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
-    try:
-        yield scratch
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def as_json(arrays: Mapping[str, ArraySpec]) -> dict[str, Any]:

@@ -87,7 +87,7 @@ def _make_parts(site: Site, plan: BuildPlan, parts: Sequence[Part], options: Bui
         print(f"going on: {len(done)} of {len(mine)} shards are complete already", flush=True)
     encoding = Encoding.parse(options.encoding)
     check_space(site.out, missing, encoding)
-    maker = PartMaker(site.folder, plan.make, plan.arrays, encoding, plan.fps, options.bad)
+    maker = PartMaker(site, plan.make, plan.arrays, encoding, plan.fps, options.bad)
     steps = sum(len(part.items) for part in missing)
     refused: list[Remark] = []
     for _, made in run_in_workers(partial(_attempt, maker), missing, options.workers, plan.name, steps=steps):

@@ -108,13 +108,29 @@ class Site:
         try:
             if not got_it:
                 raise _occupied(self.out, own)
-            if part_of.count == 1:
-                for scratch in self.folder.glob(".*.tmp"):  # of killed processes
-                    shutil.rmtree(scratch, ignore_errors=True)
             own.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+            self._sweep()
             yield None
         finally:
+            self._sweep()
             lock.__exit__(None, None, None)
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder of this process's own, gone at the end of the block; of a killed process, when a build goes on."""
+        folder = self.folder / f".{socket.gethostname()}.{os.getpid()}.tmp"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Remove what dead processes of this machine have left."""
+        for folder in self.folder.glob(f".{socket.gethostname()}.*.tmp"):
+            if not Path(f"/proc/{folder.name.split('.')[-2]}").exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _lock_of(self, part_of: Slice) -> Path:
         return self.out.with_name(f".{self.out.name}.slice-{part_of.number}-of-{part_of.count}.lock")
