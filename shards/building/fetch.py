@@ -64,9 +64,7 @@ def fetch(file: RemoteFile, folder: Path, advance: Advance = lambda *_: None) ->
         if problem := difference(part, file):
             rejected = part.replace(folder / f"{file.name}.rejected")
             _forget(part)
-            remedy = (
-                f"Fetch again. If it is the same again, that file has changed; to use it: mv {rejected} {path}"
-            )
+            remedy = f"Fetch again. If it is the same again, that file has changed; to use it: mv {rejected} {path}"
             raise ShardError(f"was fetched, but {problem}; kept as {rejected.name}", file=file.url, remedy=remedy)
         part.replace(path)
         _forget(part)
