@@ -44,25 +44,28 @@ def spread(count: int, wanted: int) -> list[int]:
     return sorted({round(place) for place in np.linspace(0, count - 1, min(wanted, count)).tolist()})
 
 
-def read_array(table: ClipTable, sample: int, name: str) -> NDArray[Any]:
-    """One array of a sample, whole.
+def read_array(table: ClipTable, sample: int, name: str, frames: int | None = None) -> NDArray[Any]:
+    """One array of a sample: whole, or of an array with a time axis its first ``frames`` at most.
 
     Raises:
         DamageError: it is gone or damaged.
     """
-    array = np.empty(table.shapes(sample)[name], dtype=table.arrays[name].dtype)
+    shape = table.shapes(sample)[name]
+    if frames is not None and table.arrays[name].has_time:
+        shape = (min(frames, shape[0]), *shape[1:])
+    array = np.empty(shape, dtype=table.arrays[name].dtype)
     table.read_into(sample, name, 0, array)
     return array
 
 
-def stored_clips(table: ClipTable, sample: int, name: str) -> Iterator[NDArray[Any]]:
-    """The clips of a sample as stored values TCHW: one, or each picture of a block.
+def stored_clips(table: ClipTable, sample: int, name: str, frames: int | None = None) -> Iterator[NDArray[Any]]:
+    """The clips of a sample as stored values TCHW: one (its first ``frames`` if given), or each picture of a block.
 
     Raises:
         DamageError: the sample is gone or damaged.
     """
     axes = table.arrays[name].axes
-    array = read_array(table, sample, name)
+    array = read_array(table, sample, name, frames)
     if axes == "NHW":
         yield from array[:, None, None]
         return

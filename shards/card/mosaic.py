@@ -104,6 +104,15 @@ def mosaic(clips: Sequence[MosaicClip], title: str, fps: float | None, *, max_by
             wanted = max(2, wanted // 2)
 
 
+def reduced(pictures_THWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pictures no larger than a mosaic shows them, so that a mosaic of large videos does not fill the memory."""
+    height, width = pictures_THWC.shape[1:3]
+    if max(height, width) <= _AIM:
+        return pictures_THWC
+    size = style.cell_size(height, width, _AIM)
+    return np.stack([style.fitted(picture_HWC, *size) for picture_HWC in pictures_THWC])
+
+
 def _picture(clips: Sequence[MosaicClip], layout: _Layout, title: str, t: int, length: int) -> NDArray[np.uint8]:
     """The mosaic at frame ``t``: uint8 XYC."""
     image = Image.new("RGB", layout.size, style.PAPER)

@@ -115,7 +115,7 @@ def _write_name(draw: ImageDraw.ImageDraw, row: Row, middle: float, width: int, 
     """The name of a row, its class under it and, where rows show other moments, the last frame's number."""
     lines = [(row.name, style.INK), (row.line, style.QUIET)]
     if with_length and len(row.numbers) > 1:
-        lines.append((f"frames 1–{row.numbers[-1] + 1}", style.QUIET))
+        lines.append((f"frames 1 to {row.numbers[-1] + 1:,}", style.QUIET))
     lines = [line for line in lines if line[0]]
     y = middle - (len(lines) - 1) * 9
     for text, colour in lines:

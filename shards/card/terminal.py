@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -30,7 +31,9 @@ def print_card(title: str, warnings: Sequence[str], parts: Mapping[str, Section]
 
 
 def _table(part: Section) -> Table:
-    table = Table(*part.header)
+    table = Table(box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for name in part.header:
+        table.add_column(name, overflow="fold")
     for row in part.rows:
         table.add_row(*(Text(cell) for cell in row))
     return table

@@ -91,9 +91,10 @@ def _splits(card: Card) -> Section:
         ratio = f"{amount.raw_bytes / max(amount.stored_bytes, 1):.2f}"
         stored, raw = human_bytes(amount.stored_bytes), human_bytes(amount.raw_bytes)
         rows.append((split, samples, f"{amount.shards:,}", frames, length, stored, raw, ratio))
-    if any(" / " in row[3] for row in rows):
-        lines.insert(0, "Frames: of the shortest / median / longest clip.")
-    header = ("split", "samples", "shards", "frames", "duration", "stored", "raw", "raw / stored")
+    lines.append("Ratio: bytes of all arrays before encoding, over bytes of the tars.")
+    if any("/" in row[3] for row in rows):
+        lines.insert(0, "Frames: of the shortest/median/longest clip.")
+    header = ("split", "samples", "shards", "frames", "duration", "stored", "raw", "ratio")
     return Section("Splits", header, tuple(rows), tuple(lines))
 
 
@@ -102,7 +103,7 @@ def _frames(lengths: tuple[int, float, int] | None) -> str:
     if lengths is None:
         return _NONE
     shown = lengths if lengths[0] < lengths[-1] else lengths[:1]
-    return " / ".join(f"{length:,.10g}" for length in shown)
+    return "/".join(f"{length:,.10g}" for length in shown)
 
 
 def _arrays(card: Card) -> Section:

@@ -16,7 +16,7 @@ from shards.atomic import write_atomically
 from shards.card.clips import as_pictures, is_block, shown_array, spread, stored_clips
 from shards.card.facts import Card
 from shards.card.markdown import markdown
-from shards.card.mosaic import MAX_FRAMES, MosaicClip, mosaic
+from shards.card.mosaic import MAX_FRAMES, MosaicClip, mosaic, reduced
 from shards.card.notes import classes_of
 from shards.card.plots import plot_classes, plot_lengths
 from shards.card.sheet import contact_sheet
@@ -115,8 +115,8 @@ def _mosaic_clips(manifest: Manifest, split: str, table: ClipTable) -> list[Mosa
         return []
     clips = []
     for number in spread(len(table), _MOSAIC_CLIPS):
-        (stored_TCHW,) = stored_clips(table, number, name)
-        shown = as_pictures(stored_TCHW[: 2 * MAX_FRAMES], table.arrays[name])
+        (stored_TCHW,) = stored_clips(table, number, name, frames=2 * MAX_FRAMES)
+        shown = reduced(as_pictures(stored_TCHW, table.arrays[name]))
         clips.append(MosaicClip(shown, ", ".join(classes_of(table.meta(number)))))
     return clips
 
