@@ -12,8 +12,9 @@ Pillow's Lanczos resize to 64x64.
                 frames and leaves seven of eight out when it reads.)
 --phases N      SRVP's training windows begin at any frame of the 50 Hz video, so they show all 8 phases of the stride.
                 Default 1: only frames 0, 8, 16 ... are stored. N stores N samples of each training video, the first
-                frames of which are spread over the stride; --phases 8 has every window that SRVP can draw, at 8 times
-                the size. Validation and test videos are stored in phase 0.
+                frames of which are spread over the stride; --phases 8 has every window that SRVP can draw, equally
+                often but for the one frame by which phases differ in length, at 8 times the size. Validation and test
+                videos are stored in phase 0.
 --min-frames    a training video must give so many frames at the stored rate; 16 is what SRVP trains on, 121 raw frames.
                 A validation or test video must give --test-frames of them.
 

@@ -15,8 +15,8 @@ bicubic, 320x240 to 85x64, then columns 10 to 73 of it. --size 128, --crop squas
                 video, so validation videos have near relatives in train: valid is no test of new scenes.
                 0 keeps the whole list for training, as published; then train without evaluation or give it other
                 videos.
---fps           default: frames as they are stored, as published, and the manifest says 25 fps; files whose own rate is
-                another are reported. A number resamples all of them by time stamps.
+--fps           default: frames as they are stored, as published, and the manifest says 25 fps. Not all files have that
+                rate (v_BaseballPitch_g01_c01.avi has 29.97); those are reported. A number resamples by time stamps.
 --min-frames    videos with fewer frames are too short; 16 is a clip of the GANs.
 """
 
