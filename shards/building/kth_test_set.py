@@ -3,7 +3,7 @@
 In: the number of frames of each test video: decoded, or inferred from ``00sequences.txt`` where a video is not there.
 Out: clips, draw for draw those of ``preprocessing/kth/make_test_set.py`` (numpy's legacy generator, seed 42; for each
 clip: class, person, trial, start), and the items of those whose video is there. The range of the last draw depends on
-the video's length, so a wrong length may change every later clip.
+the video's length, so a wrong length may change any clip after it.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def published_clips(
     if inferred:
         share = f"{len(items)} of the {NUM_CLIPS} published clips have their video here"
         lengths_note = f"{len(inferred)} of {len(TEST_VIDEOS)} lengths are {INFERRED}"
-        notes.append(f"test: {share}; {lengths_note}, and a wrong one would shift every later draw")
+        notes.append(f"test: {share}; {lengths_note}; a wrong one may change any clip after it")
     if inferred and annotations and (unequal := _unequal(lengths, annotations)):
         notes.append(f"test: a length inferred like this would be wrong for {first_few(unequal)}")
     return DrawnSplit(items, notes, {"lengths": {"decoded": len(lengths), INFERRED: len(inferred)}})
