@@ -65,6 +65,9 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m shards", description=about, epilog=_EXAMPLES, formatter_class=raw)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_build(commands.add_parser("build", help="make a dataset from raw files, or from nothing"), argv)
+    _add_module(
+        commands.add_parser("download", help="fetch a raw dataset, or say how to get it"), "shards.building.download"
+    )
     _add_verify(commands.add_parser("verify", help="read everything and compare it with its checksums"))
     _add_inspect(commands.add_parser("inspect", help="a card: counts, classes, values, duplicates, pictures"))
     _add_repack(commands.add_parser("repack", help="the same samples with another shard size or encoding"))
@@ -91,6 +94,15 @@ def _add_build(parser: argparse.ArgumentParser, argv: Sequence[str]) -> None:
                 module.add_arguments(builder)
                 build = module.run
             builder.set_defaults(run=partial(_build, build))
+
+
+def _add_module(parser: argparse.ArgumentParser, module_name: str) -> None:
+    """A command whose module has add_arguments(parser) and run(args)."""
+    module = import_module(module_name)
+    parser.description = (module.__doc__ or "").strip()
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    module.add_arguments(parser)
+    parser.set_defaults(run=module.run)
 
 
 def _build(build: Build, args: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ import shlex
 from pathlib import Path
 from types import ModuleType
 
+from shards.building.catalogue import CATALOGUE
 from shards.building.lengths import ParallelSurvey
 from shards.building.plan import BuildPlan, cut_into_parts
 from shards.building.run import BuildOptions, build
@@ -70,7 +71,7 @@ def run_builder(module: ModuleType, args: argparse.Namespace, command: str) -> M
     if args.workers < 1 or (args.shard_mb is not None and args.shard_mb < 1):
         raise ShardError(f"--workers {args.workers}, --shard-mb {args.shard_mb}: expected at least 1")
     if not args.raw.exists():
-        remedy = f"How to get it: python -m shards download {args.dataset}"
+        remedy = f"How to get it: python -m shards download {args.dataset}" if args.dataset in CATALOGUE else ""
         raise ShardError("no such file or folder for --raw", file=args.raw, remedy=remedy)
     kept = None if args.dry_run else Site(args.out.absolute()).lengths
     plan: BuildPlan = module.plan(args, ParallelSurvey(kept, args.workers))
