@@ -33,6 +33,8 @@ Crop = Literal["squash", "center"] | Box
 Resize = Literal["ffmpeg-bicubic", "lanczos", "opencv-bicubic"]
 Channels = Literal["rgb", "first", "luma"]
 
+# Filters that turn a frame by so many quarters counterclockwise, and their arguments.
+_TURNS = ((), (("transpose", "cclock"),), (("hflip",), ("vflip",)), (("transpose", "clock"),))
 _CUBIC_A = -0.75
 _ONE = 2048  # fixed-point unit of OpenCV's weights
 
@@ -98,7 +100,8 @@ class Look:
         Raises:
             BadSource: the frame does not contain the crop box.
         """
-        frame, pixel_aspect = _upright(frame, pixel_aspect)
+        if _quarters(frame) % 2:
+            pixel_aspect = 1 / pixel_aspect
         if isinstance(self.crop, tuple):
             frame = _cut(frame, self.crop)
         if self.resize == "lanczos":
@@ -111,9 +114,10 @@ class Look:
 
     def _lanczos(self, frame: av.VideoFrame, pixel_aspect: Fraction) -> NDArray[np.uint8]:
         if self.crop == "center":
-            side = min(frame.width * pixel_aspect, Fraction(frame.height))
+            whole_width, whole_height = _size(frame)
+            side = min(whole_width * pixel_aspect, Fraction(whole_height))
             width, height = max(1, int(side / pixel_aspect)), max(1, int(side))
-            left, top = (frame.width - width) // 2, (frame.height - height) // 2
+            left, top = (whole_width - width) // 2, (whole_height - height) // 2
             frame = _cut(frame, (left, top, left + width, top + height))
         image = Image.fromarray(_rgb(frame))
         return np.asarray(image.resize((self.size, self.size), Image.Resampling.LANCZOS))
@@ -122,7 +126,8 @@ class Look:
         size = self.size
         width = height = size
         if self.crop == "center":
-            shape = frame.width * pixel_aspect / frame.height
+            whole_width, whole_height = _size(frame)
+            shape = whole_width * pixel_aspect / whole_height
             width, height = max(size, int(size * shape)), max(size, int(size / shape))
         if self.resize == "ffmpeg-bicubic":
             scaled_HWC = _rgb(frame, width, height)
@@ -171,18 +176,34 @@ def _cubic_taps(source: int, target: int) -> tuple[NDArray[np.intp], NDArray[np.
     return np.clip(taps, 0, source - 1), np.rint(weights * _ONE).astype(np.int32)
 
 
+def forget_filters() -> None:
+    """To be called before the first frame of each file.
+
+    Filters keep properties of the first frame they see, not all of which a frame shows us: without this a picture could
+    depend on the files that were read before.
+    """
+    _filters.cache_clear()
+
+
 def _rgb(frame: av.VideoFrame, width: int | None = None, height: int | None = None) -> NDArray[np.uint8]:
-    """HWC, converted and scaled as the FFmpeg program does it."""
-    width, height = width or frame.width, height or frame.height
-    graph = _scaler(frame.format.name, frame.width, frame.height, width, height)
+    """HWC: turned upright, converted and scaled as the FFmpeg program does it."""
+    whole_width, whole_height = _size(frame)
+    properties = {
+        "video_size": f"{frame.width}x{frame.height}",
+        "pix_fmt": frame.format.name,
+        "colorspace": str(int(frame.colorspace)),
+        "range": str(int(frame.color_range)),
+        "time_base": "1/25",
+    }
+    graph = _filters(tuple(properties.items()), _quarters(frame), width or whole_width, height or whole_height)
     graph.vpush(frame)
     pixels_HWC: NDArray[np.uint8] = graph.vpull().to_ndarray()
     return pixels_HWC
 
 
 @lru_cache(maxsize=16)
-def _scaler(pixel_format: str, width: int, height: int, new_width: int, new_height: int) -> av.filter.Graph:
-    """The program's own filters: frames in, scaled RGB frames out, one by one.
+def _filters(properties: tuple[tuple[str, str], ...], quarters: int, width: int, height: int) -> av.filter.Graph:
+    """The program's own filters: frames of these properties in, upright scaled RGB frames out, one by one.
 
     ``VideoFrame.reformat`` is not the same: it places the samples of chroma elsewhere (MEASURED: up to 13 levels on
     UCF101 frames; none where a frame is truly grey, as nearly all of KTH).
@@ -191,14 +212,13 @@ def _scaler(pixel_format: str, width: int, height: int, new_width: int, new_heig
 
     graph = av.filter.Graph()
     graph.threads = 1
-    source = graph.add_buffer(width=width, height=height, format=pixel_format, time_base=Fraction(1, 25))
-    scale = graph.add("scale", f"{new_width}:{new_height}:flags=bicubic")
-    convert = graph.add("format", "pix_fmts=rgb24")
-    sink = graph.add("buffersink")
-    source.link_to(scale)
-    scale.link_to(convert)
-    convert.link_to(sink)
-    graph.configure()
+    graph.link_nodes(
+        graph.add("buffer", **dict(properties)),
+        *(graph.add(name, *arguments) for name, *arguments in _TURNS[quarters]),
+        graph.add("scale", f"{width}:{height}:flags=bicubic"),
+        graph.add("format", "pix_fmts=rgb24"),
+        graph.add("buffersink"),
+    ).configure()
     return graph
 
 
@@ -210,14 +230,17 @@ def _from_rgb(pixels_HWC: NDArray[np.uint8]) -> av.VideoFrame:
 
 def _cut(frame: av.VideoFrame, box: Box) -> av.VideoFrame:
     left, top, right, bottom = box
-    if right > frame.width or bottom > frame.height:
-        raise BadSource("outside the frame", f"crop box {box} in a frame of {frame.width}x{frame.height} pixels")
+    width, height = _size(frame)
+    if right > width or bottom > height:
+        raise BadSource("outside the frame", f"crop box {box} in a frame of {width}x{height} pixels")
     return _from_rgb(_rgb(frame)[top:bottom, left:right])
 
 
-def _upright(frame: av.VideoFrame, pixel_aspect: Fraction) -> tuple[av.VideoFrame, Fraction]:
-    """Turned by quarters as the rotation metadata of phones says."""
-    quarters = round(frame.rotation / 90) % 4
-    if not quarters:
-        return frame, pixel_aspect
-    return _from_rgb(np.rot90(_rgb(frame), quarters)), pixel_aspect if quarters == 2 else 1 / pixel_aspect
+def _size(frame: av.VideoFrame) -> tuple[int, int]:
+    """Width and height when upright."""
+    return (frame.height, frame.width) if _quarters(frame) % 2 else (frame.width, frame.height)
+
+
+def _quarters(frame: av.VideoFrame) -> int:
+    """Quarter turns, counterclockwise, that the rotation metadata of phones asks for."""
+    return round(frame.rotation / 90) % 4

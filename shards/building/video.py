@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.building.picture import Look
+from shards.building.picture import Look, forget_filters
 from shards.building.plan import BadSource, Notice
 from shards.errors import ShardError
 
@@ -90,11 +90,12 @@ def read_video(
         stride: from each picture to the next.
         max_frames: stop after so many.
         exact_length: a file with one frame less than announced is truncated; otherwise 1 % and one frame are forgiven.
-            Only where the file is read to its end.
+            Looked at only where the file is read to its end.
 
     Raises:
-        BadSource: ``unreadable``, ``truncated``, ``no frames``, ``too short`` for ``start`` and ``frames``, ``time
-            stamps`` with gaps over a minute (only with ``fps``), or ``outside the frame`` of a crop box.
+        BadSource: ``unreadable``; ``no frames``; ``truncated``; ``damaged`` where over 1 % does not decode; ``time
+            stamps`` with gaps of over a minute; ``too short`` for ``start`` and ``frames``; a crop box ``outside the
+            frame``.
         ShardError: numbers out of range.
     """
     notices: list[Notice] = []
@@ -131,6 +132,7 @@ def iterate_video(
     if start < 0 or stride < 1 or min(wanted, default=1) < 1 or (fps is not None and not fps > 0):
         raise ShardError(f"need start >= 0, stride, frames >= 1, fps > 0; found {start=}, {stride=}, {wanted=}, {fps=}")
     with _opened(path) as (container, stream):
+        forget_filters()
         decoding = _Decoding(path, container, stream)
         shown = decoding.frames() if fps is None else decoding.resampled(Fraction(fps).limit_denominator(1001))
         given = 0
@@ -156,7 +158,7 @@ def count_frames(path: Path, *, exact_length: bool = False) -> int:
         exact_length: as for :func:`read_video`.
 
     Raises:
-        BadSource: ``unreadable``, ``truncated`` or ``no frames``.
+        BadSource: ``unreadable``, ``no frames``, ``truncated``, ``damaged`` or ``time stamps``.
     """
     with _opened(path) as (container, stream):
         decoding = _Decoding(path, container, stream)
@@ -195,7 +197,7 @@ class _Decoding:
         self._path = path
         self._container = container
         self._stream = stream
-        self._has_presentation_times = container.format.name != "avi"
+        self._is_avi = container.format.name == "avi"
         rate = _rate(stream)
         self._usual_step = 1 / (rate * stream.time_base) if rate else Fraction(1)
         self._ticks = 0
@@ -249,16 +251,23 @@ class _Decoding:
         self._repeated += max(0, times_shown - 1)
 
     def check_length(self, *, exact: bool) -> None:
-        """Raise BadSource where fewer frames came out than the container announces."""
+        """Raise BadSource where fewer frames came out than the container announces.
+
+        The number of frames that MP4 announces includes those that its edit list hides (of clips cut without encoding
+        anew): there it is the duration that counts, unless the length must be exact.
+        """
         if self.decoded == 0:
             raise BadSource("no frames", f"{self._path}: no frame could be decoded")
-        announced = self._stream.frames
-        if self.decoded < announced - (0 if exact else announced // 100 + 1):
+        announced = self._stream.frames if exact or self._is_avi else 0
+        if self.decoded < announced - (0 if exact else _forgiven(announced)):
             raise BadSource("truncated", f"{self._path}: {self.decoded} of {announced} announced frames")
         seconds = None if announced else _announced_seconds(self._stream)
         found = (self._end + max(self._longest, self._usual_step)) * self._stream.time_base
         if seconds and found < seconds * Fraction(99, 100):
             raise BadSource("truncated", f"{self._path}: {float(found):.2f} of {float(seconds):.2f} announced seconds")
+        if self._lost > (0 if exact else _forgiven(self.decoded)):
+            packets = f"{self._lost} packets beside {self.decoded} good frames"
+            raise BadSource("damaged", f"{self._path}: {packets} could not be decoded")
 
     def notices(self, fps: float | None) -> Iterator[Notice]:
         """What is odd about the frames so far; ``fps`` is the rate they were resampled to."""
@@ -272,13 +281,13 @@ class _Decoding:
             )
         if fps is not None and self._backwards:
             yield Notice("time stamps run backwards", f"at {self._backwards} frames, taken as if time stood still")
-        if fps is not None and self._repeated:
-            rate = _rate(self._stream)
+        rate = _rate(self._stream)
+        if fps is not None and self._repeated and (rate is None or fps > rate):
             found = f"{float(rate):.6g} frames per second found, {fps:.6g} asked for" if rate else "unknown frame rate"
             yield Notice("upsampled", f"{self._repeated} pictures repeat the one before: {found}")
 
     def _note_time(self, frame: av.VideoFrame) -> None:
-        stamp = frame.pts if self._has_presentation_times else frame.dts
+        stamp = frame.dts if self._is_avi else frame.pts
         if self.decoded == 0:
             self._ticks = stamp or 0
         else:
@@ -312,6 +321,10 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoS
             yield container, stream
     except (av.error.FFmpegError, UnicodeDecodeError) as error:
         raise BadSource("unreadable", f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _forgiven(num_frames: int) -> int:
+    return num_frames // 100 + 1
 
 
 def _rate(stream: av.VideoStream) -> Fraction | None:
