@@ -67,12 +67,23 @@ class DataConfig:
     max_substitutions: int = 0
     """Damaged clips that may be replaced over the whole run before it stops; 0: the first one stops it."""
     shard_url: str = ""
-    """Where the tars are, if not beside the manifest: template with {shard}, http(s) or pipe:COMMAND (--allow-pipe)."""
+    """Where the tars are, if not beside the manifest: template with {shard}, http(s), file:///PATH (a slow disk, copied
+    from when first read) or pipe:COMMAND (--allow-pipe)."""
+    cache: str = ""
+    """Folder for fetched shards, best on the node's own disk ($TMPDIR, /local/$SLURM_JOB_ID: variables of the rank that
+    reads); empty: $ODEVID_CACHE or ~/.cache/odevid."""
+    cache_gb: float = -1.0
+    """GB of fetched shards kept there, the least recently used deleted first; 0: as much as the disk has; -1: 80 % of
+    what the disk has free and the cache holds."""
     moving_mnist: MovingMnistConfig = field(default_factory=MovingMnistConfig)
 
     def __post_init__(self) -> None:
         _at_least("data", self, 1, "num_frames", "prefetch")
         _at_least("data", self, 0, "workers", "max_substitutions")
+        _require(
+            self.cache_gb == -1 or self.cache_gb >= 0,
+            f"data.cache_gb={self.cache_gb}: expected GB, 0 (as much as the disk has) or -1 (80 % of its room)",
+        )
 
 
 @dataclass

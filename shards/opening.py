@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from shards.cache import AUTOMATIC, cache_place
 from shards.dataset import ShardClips
 from shards.folder import Folder, open_folder
 from shards.foreign import ForeignReader, find_tars
@@ -27,11 +28,12 @@ def open_source(
     shard_url: str | None = None,
     allow_pipe: Sequence[str] = (),
     cache: Path | None = None,
+    cache_gb: float = AUTOMATIC,
 ) -> ClipSource:
     """The clips of a split, ready for a :class:`shards.loader.Loader`.
 
     Args:
-        root: folder, http(s) address or ``pipe:`` command of the dataset, or a single tar, see folder.py.
+        root: folder, http(s) or file address, or ``pipe:`` command of the dataset, or a single tar, see folder.py.
         split: name of the split.
         num_frames: frames per clip in a batch.
         verify: check CRC-32 on every read.
@@ -39,14 +41,18 @@ def open_source(
         shard_url: where the tars are if not beside the manifest, with ``{shard}`` for the file name.
         allow_pipe: ``pipe:`` command prefixes that the user allows, besides those of the user's own file.
         cache: where fetched shards are kept; default ``$ODEVID_CACHE`` or ``~/.cache/odevid``.
+        cache_gb: how much may be kept there, in GB; 0: as much as the disk has; negative: see cache.py.
 
     Raises:
         ShardError: there is no such dataset or split.
         RefusedError: a ``pipe:`` command that the user has not allowed.
     """
-    folder = open_folder(root, shard_url=shard_url, cache=cache, allow_pipe=allow_pipe)
+    cache = cache_place(cache) if cache is not None else None
+    folder = open_folder(root, shard_url=shard_url, cache=cache, cache_gb=cache_gb, allow_pipe=allow_pipe)
     manifest = folder.manifest()
     table = open_table(folder, manifest, split, verify=verify, cache=cache)
+    if manifest is not None:
+        folder.expect(manifest, split)
     if manifest is not None and is_endless(manifest, split):
         return open_endless(manifest, table, num_frames)
     return ShardClips(table, num_frames, max_substitutions=max_substitutions)

@@ -15,9 +15,9 @@ import hashlib
 import itertools
 import json
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,13 +27,14 @@ from numpy.typing import NDArray
 from shards.checksum import crc32
 from shards.encoding import EXTENSIONS, decode
 from shards.errors import DamageError, ShardError
-from shards.folder import Folder
+from shards.folder import Folder, OpenFile
 from shards.index import ArrayTable, Index
 from shards.manifest import ArraySpec, Manifest, ShardInfo
 
 _REMEDY = (
     "Copy or build the shard again; what else is damaged: python -m shards verify DIR. "
-    "To train on meanwhile with another clip in its place: data.max_substitutions=N"
+    "To train on meanwhile with another clip in its place: data.max_substitutions=N. "
+    "A file of a cache may be deleted: it is fetched again"
 )
 _OPEN_FILES = 64
 
@@ -107,7 +108,7 @@ class ShardReader:
         self._verify = verify
         self._ends = list(itertools.accumulate(shard.samples for shard in info.shards))
         self._indexes: dict[int, Index] = {}
-        self._files: OrderedDict[int, _OpenFile] = OrderedDict()
+        self._files: OrderedDict[int, OpenFile] = OrderedDict()
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -137,8 +138,7 @@ class ShardReader:
         shard, row = self._locate(clip)
         offset, size, crc = self._index(shard).json[row].tolist()
         data = bytearray(size)
-        file = self._file(shard)
-        _read_exactly(file, memoryview(data), offset, f"{self.key(clip)}.json")
+        file = self._read(shard, memoryview(data), offset, f"{self.key(clip)}.json")
         if crc32(data) != crc:
             raise _changed(file.path, f"{self.key(clip)}.json", offset)
         return json.loads(data).get("meta", {})
@@ -148,17 +148,16 @@ class ShardReader:
         shard, row = self._locate(clip)
         index = self._index(shard)
         table = index.arrays[name]
-        file = self._file(shard)
         member = f"{index.keys[row]}.{name}.{EXTENSIONS[table.kind]}"
         if table.kind == "raw":
-            self._read_raw(file, table, row, member, start, out)
+            self._read_raw(shard, table, row, member, start, out)
             return
-        payload = self._read_payload(file, table, row, member)
+        payload, path = self._read_payload(shard, table, row, member)
         shape = tuple(table.shape[row].tolist())
         try:
             array = decode(payload, table.kind, table.dtype, shape)
         except DamageError as error:
-            raise DamageError(str(error), file=file.path, member=member, offset=int(table.offset[row])) from error
+            raise DamageError(str(error), file=path, member=member, offset=int(table.offset[row])) from error
         out[...] = array[start : start + len(out)] if table.axes.startswith("T") else array
 
     def payload(self, clip: int, name: str) -> bytes:
@@ -170,7 +169,7 @@ class ShardReader:
         shard, row = self._locate(clip)
         table = self._index(shard).arrays[name]
         member = f"{self.key(clip)}.{name}.{EXTENSIONS[table.kind]}"
-        return bytes(self._read_payload(self._file(shard), table, row, member))
+        return bytes(self._read_payload(shard, table, row, member)[0])
 
     def place(self, clip: int) -> tuple[str, int]:
         """File and byte offset at which a clip begins."""
@@ -182,9 +181,7 @@ class ShardReader:
         while self._files:
             self._files.popitem()[1].close()
 
-    def _read_raw(
-        self, file: _OpenFile, table: ArrayTable, row: int, member: str, start: int, out: NDArray[Any]
-    ) -> None:
+    def _read_raw(self, shard: int, table: ArrayTable, row: int, member: str, start: int, out: NDArray[Any]) -> None:
         target = out.reshape(-1).view(np.uint8).data
         piece = int(table.piece[row])
         num_pieces = 1
@@ -193,20 +190,31 @@ class ShardReader:
             piece, num_pieces = piece + start, len(out)
             length //= num_pieces
         offset = int(table.offset[row]) + start * length
-        _read_exactly(file, target, offset, member)
+        file = self._read(shard, target, offset, member)
         if self._verify or file.suspect:
             expected = table.crc[piece : piece + num_pieces].tolist()
             for number, crc in enumerate(expected):
                 if crc32(target[number * length : (number + 1) * length]) != crc:
                     raise _changed(file.path, member, offset + number * length)
 
-    def _read_payload(self, file: _OpenFile, table: ArrayTable, row: int, member: str) -> bytearray:
+    def _read_payload(self, shard: int, table: ArrayTable, row: int, member: str) -> tuple[bytearray, Path]:
         data = bytearray(int(table.size[row]))
         offset = int(table.offset[row])
-        _read_exactly(file, memoryview(data), offset, member)
+        file = self._read(shard, memoryview(data), offset, member)
         if (self._verify or file.suspect) and table.kind != "raw" and crc32(data) != table.crcs(row)[0]:
             raise _changed(file.path, member, offset)
-        return data
+        return data, file.path
+
+    def _read(self, shard: int, target: memoryview, offset: int, member: str) -> OpenFile:
+        """Fill ``target`` from a shard's tar; returns the file that it was read from."""
+        file = self._file(shard)
+        try:
+            _read_exactly(file, target, offset, member)
+        except _StaleError:  # a cache on a network file system, where another node deleted the file
+            self._files.pop(shard).close()
+            file = self._file(shard)
+            _read_exactly(file, target, offset, member)
+        return file
 
     def _locate(self, clip: int) -> tuple[int, int]:
         shard = bisect.bisect_right(self._ends, clip)
@@ -217,16 +225,29 @@ class ShardReader:
             self._indexes[shard] = load_index(self._folder, self.shards[shard], self.arrays)
         return self._indexes[shard]
 
-    def _file(self, shard: int) -> _OpenFile:
+    def _file(self, shard: int) -> OpenFile:
         file = self._files.get(shard)
-        if file is None:
-            info = self.shards[shard]
-            file = _OpenFile.open(self._folder.path(info.file, info.bytes, info.sha256), info.bytes)
-            self._files[shard] = file
+        if file is None or file.due < time.monotonic():
+            self._close_those_over()
+            file = self._files[shard] = self._open(self.shards[shard])
             if len(self._files) > _OPEN_FILES:
                 self._files.popitem(last=False)[1].close()
         self._files.move_to_end(shard)
         return file
+
+    def _open(self, info: ShardInfo) -> OpenFile:
+        try:
+            return self._folder.open(info.file, info.bytes, info.sha256)
+        except FileNotFoundError as error:
+            remedy = "Restore the file or build the dataset again; what is missing: python -m shards verify DIR"
+            raise DamageError("the shard is missing", file=error.filename, remedy=remedy) from error
+        except OSError as error:
+            raise ShardError(f"cannot be opened: {error.strerror}", file=error.filename) from error
+
+    def _close_those_over(self) -> None:
+        """Close files of a cache that are due to be opened again, or that were deleted and still take up its disk."""
+        for shard in [shard for shard, file in self._files.items() if file.is_over]:
+            self._files.pop(shard).close()
 
 
 def read_arrays(table: ClipTable, clip: int) -> dict[str, NDArray[Any]]:
@@ -249,11 +270,11 @@ def load_index(folder: Folder, info: ShardInfo, specs: Mapping[str, ArraySpec]) 
         DamageError: it is gone, damaged, or another tar's.
     """
     remedy = f"Make it again from its tar: python -m shards index {folder.location}"
-    path = folder.path(info.index_file, None, info.index_sha256)
     try:
-        data = path.read_bytes()
+        with folder.open(info.index_file, None, info.index_sha256) as file:
+            path, data = file.path, file.read()
     except FileNotFoundError as error:
-        raise DamageError("the index is missing", file=path, remedy=remedy) from error
+        raise DamageError("the index is missing", file=error.filename, remedy=remedy) from error
     if hashlib.sha256(data).hexdigest() != info.index_sha256:
         raise DamageError(f"not the index that was written for {info.file} (SHA-256 differs)", file=path, remedy=remedy)
     index = Index.from_bytes(data, file=path)
@@ -283,38 +304,17 @@ def _check_table(index: Index, name: str, spec: ArraySpec, path: Path) -> None:
         raise DamageError(problem, file=path, member=str(index.keys[row]), offset=int(table.offset[row]))
 
 
-@dataclass(frozen=True)
-class _OpenFile:
-    """An open tar. ``suspect``: its length is not the one written, so that everything read from it is checked."""
-
-    path: Path
-    descriptor: int
-    length: int
-    suspect: bool
-
-    @classmethod
-    def open(cls, path: Path, expected_bytes: int) -> _OpenFile:
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            remedy = "Restore the file or build the dataset again; what is missing: python -m shards verify DIR"
-            raise DamageError("the shard is missing", file=path, remedy=remedy) from error
-        except OSError as error:
-            raise ShardError(f"cannot be opened: {error.strerror}", file=path) from error
-        length = os.fstat(descriptor).st_size
-        return cls(path, descriptor, length, suspect=length != expected_bytes)
-
-    def close(self) -> None:
-        os.close(self.descriptor)
+class _StaleError(ShardError):
+    """The system no longer knows an open file of a network file system."""
 
 
-def _read_exactly(file: _OpenFile, target: memoryview, offset: int, member: str) -> None:
+def _read_exactly(file: OpenFile, target: memoryview, offset: int, member: str) -> None:
     done = 0
     while done < len(target):
         try:
             num_read = os.preadv(file.descriptor, [target[done:]], offset + done)
         except OSError as error:
-            kind = DamageError if error.errno == errno.EIO else ShardError
+            kind = {errno.EIO: DamageError, errno.ESTALE: _StaleError}.get(error.errno or 0, ShardError)
             problem = f"cannot be read: {error.strerror}"
             raise kind(problem, file=file.path, member=member, offset=offset + done) from error
         if num_read == 0:

@@ -1,12 +1,12 @@
-"""Datasets on another machine: fetched shard by shard into a cache folder on this one.
+"""Datasets on another machine, or on a slow disk: fetched shard by shard into a cache on this one.
 
     manifest --at opening--> names, lengths, SHA-256
-    a shard --when first touched--> fetched whole, checked against the manifest, renamed into the cache --> local path
+    a shard --when first touched--> fetched whole, checked against the manifest, kept by cache.py --> open file
 
-Two ways to fetch: http(s), and ``pipe:`` commands. A command is run only if the user wrote it: it comes from the
-address that the user gave, never from a manifest or an index, and its words must begin with an allowed prefix, from the
-command line or from the user's own file, ``~/.config/odevid/pipes.txt`` ($ODEVID_PIPES names another; one prefix per
-line). No shell is involved.
+Three ways to fetch: http(s), files of a shared file system, and ``pipe:`` commands. A command is run only if the user
+wrote it: it comes from the address that the user gave, never from a manifest or an index, and its words must begin with
+an allowed prefix, from the command line or from the user's own file, ``~/.config/odevid/pipes.txt`` ($ODEVID_PIPES
+names another; one prefix per line). No shell is involved.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import logging
 import os
 import shlex
 import subprocess
+import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,9 +28,9 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from shards.atomic import atomic_file, locked
-from shards.checksum import sha256_of_file
-from shards.errors import DamageError, RefusedError, ShardError, is_disk_full
-from shards.folder import LocalFolder
+from shards.cache import AUTOMATIC, Store, Wanted, cache_place, open_store
+from shards.errors import DamageError, RefusedError, ShardError
+from shards.folder import LocalFolder, OpenFile
 from shards.manifest import MANIFEST_FILE, Manifest, check_plain_name
 
 _SLOT = "{shard}"
@@ -85,6 +87,27 @@ class HttpFetcher:
 
 
 @dataclass(frozen=True)
+class FileFetcher:
+    """Files of a file system that this machine shares with others: in a folder, or where a path says ``{shard}``."""
+
+    location: str
+
+    def fetch(self, file: str, sink: BinaryIO) -> None:
+        """Copy one file."""
+        folder = Path(urllib.parse.unquote(self.location.removeprefix("file://")))
+        path = Path(str(folder).replace(_SLOT, file)) if _SLOT in self.location else folder / file
+        try:
+            source = path.open("rb")
+        except FileNotFoundError as error:
+            raise DamageError("not found", file=path) from error
+        except OSError as error:
+            raise ShardError(f"cannot be opened: {error.strerror}", file=path) from error
+        with source:
+            while block := _read_block(source, path):
+                sink.write(block)
+
+
+@dataclass(frozen=True)
 class PipeFetcher:
     """Files that a command of the user's writes to its standard output.
 
@@ -113,18 +136,16 @@ class PipeFetcher:
 
 @dataclass(frozen=True)
 class CachedFolder:
-    """A remote dataset as a :class:`shards.folder.Folder`: its files appear in a cache folder when first touched.
-
-    Files are named after their contents, so that two datasets, or two versions of one, never meet.
+    """A remote dataset as a :class:`shards.folder.Folder`: its files come into a store when first touched.
 
     Attributes:
         fetcher: gets the files.
-        cache: where they go.
+        store: keeps them.
         home: a folder on this machine with the manifest; what lies there already is used as it is.
     """
 
     fetcher: Fetcher
-    cache: Path
+    store: Store
     home: LocalFolder | None = None
 
     @property
@@ -136,57 +157,44 @@ class CachedFolder:
         """The manifest, fetched unless it is at home; it says what every other file must be."""
         if self.home is not None:
             return Manifest.load(self.home.root)
-        self.cache.mkdir(parents=True, exist_ok=True)
-        path = self.cache / f"manifest.{os.getpid()}.{time.monotonic_ns()}.json"
-        try:
-            with path.open("w+b") as file:
-                self.fetcher.fetch(MANIFEST_FILE, file)
-            text = path.read_text(encoding="utf-8", errors="replace")
-        finally:
-            path.unlink(missing_ok=True)
+        with tempfile.TemporaryFile() as file:
+            self.fetcher.fetch(MANIFEST_FILE, file)
+            file.seek(0)
+            text = file.read().decode(errors="replace")
         return Manifest.from_json(text, file=f"{self.location} {MANIFEST_FILE}")
 
-    def path(self, file: str, num_bytes: int | None, sha256: str) -> Path:
-        """The file in the cache, fetched whole and checked if it is not there yet; safe for many processes at once."""
+    def open(self, file: str, num_bytes: int | None, sha256: str) -> OpenFile:
+        """Open a file at home or in the store, where it is fetched whole and checked if it is not there yet."""
         if self.home is not None and (self.home.root / file).exists():
-            return self.home.root / file
-        self.cache.mkdir(parents=True, exist_ok=True)
-        cached = self.cache / f"{sha256[:20]}-{file}"
-        if cached.exists():
-            return cached
-        with locked(cached.with_name(f".{cached.name}.lock")):
-            if not cached.exists():
-                self._fetch_checked(file, num_bytes, sha256, cached)
-        return cached
+            return self.home.open(file, num_bytes, sha256)
+        wanted = Wanted(sha256, num_bytes, f"{self.location} {file}")
+        return self.store.open(wanted, lambda sink: self.fetcher.fetch(file, sink))
 
-    def _fetch_checked(self, file: str, num_bytes: int | None, sha256: str, cached: Path) -> None:
-        try:
-            with atomic_file(cached) as sink:
-                self.fetcher.fetch(file, sink)
-                sink.flush()
-                found = Path(sink.name)
-                length, digest = found.stat().st_size, sha256_of_file(found)
-                if digest != sha256:
-                    expected = f"{num_bytes} bytes, SHA-256 {sha256}" if num_bytes is not None else f"SHA-256 {sha256}"
-                    problem = f"fetched {length} bytes, SHA-256 {digest}; the manifest says {expected}"
-                    remedy = "Copy the dataset to that address again."
-                    raise DamageError(problem, file=f"{self.location} {file}", remedy=remedy)
-        except OSError as error:
-            if not is_disk_full(error):
-                raise
-            remedy = "Free space, or name another cache folder: export ODEVID_CACHE=/path"
-            raise ShardError(f"no room to fetch {file}", file=self.cache, remedy=remedy) from error
+    def path(self, file: str, num_bytes: int | None, sha256: str) -> Path:
+        """Where the file is after it was opened once; the store may delete it at any time after."""
+        with self.open(file, num_bytes, sha256) as opened:
+            return opened.path
+
+    def expect(self, manifest: Manifest, split: str) -> None:
+        """Warn of a split that is larger than the store may be."""
+        self.store.expect(manifest.split(split), f"{self.location} {split}")
 
 
 def open_remote(
-    address: str, *, home: LocalFolder | None, cache: Path | None, allow_pipe: Sequence[str]
+    address: str,
+    *,
+    home: LocalFolder | None,
+    cache: Path | None,
+    cache_gb: float = AUTOMATIC,
+    allow_pipe: Sequence[str],
 ) -> CachedFolder:
-    """The dataset at an http(s) address or behind a ``pipe:`` command.
+    """The dataset at an http(s) or file address, or behind a ``pipe:`` command.
 
     Args:
-        address: as the user typed it.
+        address: as the user typed it; a plain path with ``{shard}`` in it is a file address too.
         home: folder on this machine that has the manifest, if there is one.
         cache: folder for fetched files; default ``$ODEVID_CACHE`` or ``~/.cache/odevid``.
+        cache_gb: how much may be kept there, in GB; see :func:`shards.cache.open_store`.
         allow_pipe: command prefixes allowed on the command line, besides those of the user's file.
 
     Raises:
@@ -198,26 +206,32 @@ def open_remote(
         fetcher = PipeFetcher(allowed_command(address.removeprefix("pipe:"), allow_pipe))
     elif address.startswith(("http://", "https://")):
         fetcher = HttpFetcher(address)
+    elif address.startswith(("file:///", "/")):
+        fetcher = FileFetcher(address)
     else:
-        raise ShardError(f"shards at {address!r}: expected http://..., https://... or pipe:COMMAND with {_SLOT}")
+        expected = f"http://..., https://..., file:///..., /path/{_SLOT} or pipe:COMMAND with {_SLOT}"
+        raise ShardError(f"shards at {address!r}: expected {expected}")
     if home is not None and _SLOT not in address:
         raise ShardError(f"shards at {address!r}: expected {_SLOT} where the file name goes")
-    folder = CachedFolder(fetcher, _cache_of(address, cache), home)
-    _log.warning("%s: remote dataset; each shard is fetched whole when first touched, to %s", address, folder.cache)
+    folder = CachedFolder(fetcher, open_store(cache, cache_gb), home)
+    told = folder.store.described()
+    _log.warning("%s: remote dataset; each shard is fetched whole when first touched, to %s", address, told)
     return folder
 
 
 def fetch_tar(address: str, *, cache: Path | None) -> Path:
     """A single tar at an http(s) address, fetched whole into the cache unless it is there.
 
-    Without a manifest there is nothing to check it against; it is said so.
+    Without a manifest there is nothing to check it against, nor a digest to name it by: it is said so, and it lies
+    beside the store, outside its bound.
 
     Raises:
         DamageError: there is no such file.
         ShardError: it could not be fetched.
     """
     base, _, file = address.rpartition("/")
-    cached = _cache_of(address, cache) / check_plain_name(file, address)
+    folder = cache_place(cache) / hashlib.sha256(address.encode()).hexdigest()[:16]
+    cached = folder / check_plain_name(file, address)
     cached.parent.mkdir(parents=True, exist_ok=True)
     with locked(cached.with_name(f".{cached.name}.lock")):
         if not cached.exists():
@@ -225,11 +239,6 @@ def fetch_tar(address: str, *, cache: Path | None) -> Path:
             with atomic_file(cached) as sink:
                 HttpFetcher(base).fetch(file, sink)
     return cached
-
-
-def _cache_of(address: str, cache: Path | None) -> Path:
-    base = cache or Path(os.environ.get("ODEVID_CACHE") or Path.home() / ".cache" / "odevid")
-    return base / hashlib.sha256(address.encode()).hexdigest()[:16]
 
 
 def allowed_command(command: str, allow_pipe: Sequence[str]) -> tuple[str, ...]:
@@ -269,3 +278,10 @@ def _copy(answer: http.client.HTTPResponse, sink: BinaryIO) -> None:
     expected = answer.headers.get("Content-Length")
     if expected is not None and sink.tell() != int(expected):
         raise http.client.IncompleteRead(b"", int(expected) - sink.tell())
+
+
+def _read_block(source: BinaryIO, path: Path) -> bytes:
+    try:
+        return source.read(_BLOCK)
+    except OSError as error:
+        raise ShardError(f"cannot be read: {error.strerror}", file=path) from error
