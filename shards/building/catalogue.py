@@ -114,7 +114,7 @@ CATALOGUE: dict[Name, Listing] = {
         licence="academic use only, by a personal agreement (http://vision.imar.ro/human3.6m/eula.php); no copies",
         files=(),
         steps=(
-            "register with an academic address and accept the agreement: http://vision.imar.ro/human3.6m/register.php",
+            "register on that page with an academic address and accept the agreement",
             "after approval log in and fetch, for each subject, the archive of Videos:"
             " http://vision.imar.ro/human3.6m/filebrowser.php",
             "unpack each so that {raw}/S1/Videos/*.mp4 and so on are there: tar -xzf ARCHIVE.tgz -C {raw}",
