@@ -5,6 +5,7 @@ In: sections, and the files of the pictures. Out: Markdown; tables have columns 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from shards.card.text import Section
@@ -30,7 +31,8 @@ def markdown(
         if part.header:
             blocks.append(_table(part.header, part.rows))
         if part.commands:
-            blocks.append("\n".join(["```bash", *part.commands, "```"]))
+            fence = "`" * (1 + max(2, *(len(run) for run in re.findall("`+", " ".join(part.commands))), 0))
+            blocks.append("\n".join([f"{fence}bash", *part.commands, fence]))
         if part.lines:
             blocks.append("\n".join(f"- {_plain(line)}" for line in part.lines))
         blocks += _shown(pictures.get(name, ()))

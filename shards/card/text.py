@@ -63,7 +63,7 @@ def warnings(card: Card) -> list[str]:
         if shared:
             example = " = ".join(str(next(place for place in shared[0] if place.split == s)) for s in (other, one))
             count, total = card.duplicates.leaked(one, other), _num_clips(card.splits[other])
-            lines.append(f"LEAKAGE: of {total:,} clips of {other}, {count:,} occur in {one} too; first: {example}")
+            lines.append(f"LEAKAGE: {one} holds {count:,} of the {total:,} clips of {other}; first: {example}")
     return lines
 
 

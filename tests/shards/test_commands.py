@@ -9,7 +9,7 @@ from PIL import Image
 from shards.cli import BUILDERS, main
 from shards.manifest import Manifest
 from shards.opening import open_source
-from tests.shards.stored_clips import flip_bit, frames_of, make_dataset, open_reader
+from tests.shards.stored_clips import flip_bit, make_dataset, open_reader
 from tests.shards.test_foreign import saved, smooth, write_tar
 
 
@@ -75,17 +75,20 @@ def test_an_index_is_not_made_of_a_tar_that_is_not_the_manifests(root, capsys):
     assert not (root / "train-000000.index.npz").exists()
 
 
-def test_inspect_prints_a_table_and_draws_clips(root, tmp_path, capsys):
-    sheet = tmp_path / "sheet.png"
-    arguments = ["--split", "test", "--clips", "2", "--frames", "3", "--sheet", str(sheet)]
-    assert main(["inspect", str(root), *arguments]) == 0
+def test_inspect_prints_the_card_and_says_where_it_is(root, capsys):
+    assert main(["inspect", str(root), "--split", "test", "--clips", "2", "--frames", "3"]) == 0
     printed = capsys.readouterr().out
-    for expected in ("train", "test", "23", "T12 C3 H8 W8", "10 frames/s", "encoding raw", "command: test"):
+    for expected in ("test", "T12 C3 H8 W8", "10 frames/s", "encoding raw", "$ test", "4 of 4"):
         assert expected in printed
-    pixels = np.asarray(Image.open(sheet))
-    assert pixels.shape == (2 * 10 + 2, 3 * 10 + 2, 3)
-    assert np.array_equal(pixels[2:10, 2:10], frames_of(0)[0].transpose(1, 2, 0))
-    assert np.array_equal(pixels[12:20, 22:30], frames_of(3)[11].transpose(1, 2, 0))
+    assert f"card: {root / 'card' / 'card.md'}" in printed
+    with Image.open(root / "card" / "contact-sheet-test.png") as sheet:
+        assert sheet.width >= 3 * 112 and 2 * 112 <= sheet.height < 3 * 112
+
+
+def test_inspect_refuses_a_sheet_without_rows(root, capsys):
+    with pytest.raises(SystemExit):
+        main(["inspect", str(root), "--clips", "0"])
+    assert "--clips" in capsys.readouterr().err
 
 
 def test_repack_keeps_contents_fingerprint_and_order(root, tmp_path):
