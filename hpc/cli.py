@@ -129,6 +129,12 @@ def run_export(request: Request) -> int:
     return 0
 
 
+def run_build(request: Request) -> int:
+    from hpc.building import build
+
+    return build(request)
+
+
 def _nothing_else(request: Request) -> None:
     if request.overrides:
         raise ConfigError(f"{request.verb} takes one run and nothing else: what is {' '.join(request.overrides)}?")
@@ -142,4 +148,5 @@ VERBS: dict[str, tuple[Callable[[Request], int], str]] = {
     "evaluate": (run_evaluate, "score a run on its test split: tables, curves, pictures"),
     "export": (run_export, "write model.pt, readable without DeepSpeed"),
     "doctor": (run_doctor, "check the nodes of an allocation; names those to --exclude"),
+    "build": (run_build, "make a dataset of raw files, as a SLURM array of slices or here"),
 }

@@ -25,6 +25,8 @@ examples
   python hpc/launch.py resume RUN --nodes 2               a new job that continues it; cancel RUN ends its jobs
   python hpc/launch.py --nodes 2 --array sweep.yaml       one SLURM array, one run folder per element
   python hpc/launch.py doctor --nodes 4                   checks the nodes; names those to --exclude
+  python hpc/launch.py build kth --raw KTH --out data/kth --slices 8        a dataset, by a SLURM array; options of a
+                                                          builder: python hpc/launch.py build kth --help
 
 keys (any of configs/, in full with --dry-run): experiment= size= run= seed= train.steps= train.global_batch=
   data.root= model.nf= optimizer.lr= eval.every= checkpoint.every_minutes= log.wandb= ...
@@ -49,6 +51,18 @@ CLUSTER_FLAGS: dict[str, tuple[type, str]] = {
 
 RUN_VERBS = ("status", "cancel", "resume", "evaluate", "export")
 """Verbs that take the run folder as a plain word, too."""
+
+NOT_FOR_BUILDS = {
+    "nodes": "a build is shared out by --slices N, one task each",
+    "gpus_per_node": "a build uses no GPU",
+    "ranks": "a build here takes --local --workers N",
+    "array": "a build is one array by itself: --slices N",
+    "debug": "a build here, in one process, is --local --workers 1",
+    "yes_cpu": "a build uses no GPU",
+    "steps_per_s": "a build takes no steps",
+    "allow_pipe": "a build reads no shards",
+}
+"""Flags of runs that are refused for builds, and what is meant instead."""
 
 
 @dataclass
@@ -75,6 +89,12 @@ class Request:
     """Elements of the array that run at a time; 0: as many as there are."""
     steps_per_s: float = 0.0
     """An assumed speed, for a dry run without measurements; 0: what was measured."""
+    build: list[str] = field(default_factory=list)
+    """A build's dataset and the builder's own options; `overrides` then holds the cluster's."""
+    slices: int = 0
+    """Elements of a build's array; 0: the builder's usual number."""
+    typed: list[str] = field(default_factory=list)
+    """A build's whole command line, to be typed again."""
 
 
 def parse(argv: Sequence[str], verbs: Mapping[str, str]) -> Request:
@@ -82,6 +102,8 @@ def parse(argv: Sequence[str], verbs: Mapping[str, str]) -> Request:
     Raises:
         ConfigError: an unknown verb, or flags that contradict each other.
     """
+    if "build" in argv and (request := _parse_build(argv)):
+        return request
     options = _parser(verbs).parse_intermixed_args(argv)
     verb, *pairs = options.words if options.words and "=" not in options.words[0] else ["train", *options.words]
     if verb not in verbs:
@@ -96,24 +118,20 @@ def parse(argv: Sequence[str], verbs: Mapping[str, str]) -> Request:
             special[key] = value
         else:
             overrides.append(pair)
-    given = {name: value for name in (*CLUSTER_FLAGS, "setup") if (value := getattr(options, name)) not in (None, [])}
-    flags = [f"cluster.{name}={json.dumps(value)}" for name, value in given.items()]
-    if options.mem is not None:
-        flags.append(f"cluster.mem_gb={_gigabytes(options.mem)}")
-    if options.time is not None:
-        flags.append(f"cluster.time_min={_minutes(options.time)}")
     if options.ranks and (options.nodes or 1) > 1:
         raise ConfigError(f"--ranks {options.ranks} runs here, --nodes {options.nodes} on SLURM: give one of them")
     if verb == "doctor" and pairs and "=" not in pairs[0]:
         raise ConfigError(f"doctor checks nodes, not runs; what is {pairs[0]}?")
     if options.ranks < 0:
         raise ConfigError(f"--ranks {options.ranks}: expected at least 1")
+    if options.slices:
+        raise ConfigError(f"--slices {options.slices} shares out a build, not {verb}: launch.py build NAME --slices N")
     return Request(
         verb=verb,
         experiment=special.get("experiment"),
         size=special.get("size"),
         run=special.get("run"),
-        overrides=flags + overrides,
+        overrides=_cluster_overrides(options) + overrides,
         where=_where(options),
         ranks=options.ranks,
         dry_run=options.dry_run,
@@ -125,6 +143,52 @@ def parse(argv: Sequence[str], verbs: Mapping[str, str]) -> Request:
         array_parallelism=options.array_parallelism,
         steps_per_s=options.steps_per_s,
     )
+
+
+def _parse_build(argv: Sequence[str]) -> Request | None:
+    """`build NAME ...`: the flags are ours, whatever else there is belongs to the builder. None: the verb is another.
+
+    Raises:
+        ConfigError: flags that mean nothing to a build.
+    """
+    parser = argparse.ArgumentParser("launch.py", add_help=False, allow_abbrev=False)
+    _add_flags(parser)
+    options, words = parser.parse_known_args(argv)
+    if words[:1] != ["build"]:
+        return None
+    for name, instead in NOT_FOR_BUILDS.items():
+        if getattr(options, name) != parser.get_default(name):
+            raise ConfigError(f"--{name.replace('_', '-')} is for runs: {instead}")
+    if options.slices < 0 or options.array_parallelism < 0:
+        raise ConfigError("--slices and --array-parallelism: expected at least 1")
+    return Request(
+        verb="build",
+        experiment=None,
+        size=None,
+        run=None,
+        overrides=_cluster_overrides(options),
+        where="" if {"-h", "--help"} & {*words} else _where(options),
+        ranks=0,
+        dry_run=options.dry_run,
+        yes_cpu=False,
+        cluster=options.cluster,
+        wait=options.wait,
+        array_parallelism=options.array_parallelism,
+        build=words[1:],
+        slices=options.slices,
+        typed=list(argv),
+    )
+
+
+def _cluster_overrides(options: argparse.Namespace) -> list[str]:
+    """The SLURM flags as `cluster.KEY=VALUE`."""
+    given = {name: value for name in (*CLUSTER_FLAGS, "setup") if (value := getattr(options, name)) not in (None, [])}
+    flags = [f"cluster.{name}={json.dumps(value)}" for name, value in given.items()]
+    if options.mem is not None:
+        flags.append(f"cluster.mem_gb={_gigabytes(options.mem)}")
+    if options.time is not None:
+        flags.append(f"cluster.time_min={_minutes(options.time)}")
+    return flags
 
 
 def _gigabytes(text: str) -> int:
@@ -161,7 +225,7 @@ def _where(options: argparse.Namespace) -> str:
         return "debug"
     if options.local or options.ranks:
         return "local"
-    if has_slurm() or (options.nodes and options.dry_run):
+    if has_slurm() or ((options.nodes or options.slices) and options.dry_run):
         return "slurm"
     if options.nodes and options.nodes > 1:
         raise ConfigError(
@@ -185,6 +249,11 @@ def _parser(verbs: Mapping[str, str]) -> argparse.ArgumentParser:
     )
     explained = "; ".join(f"{name}: {meaning}" for name, meaning in verbs.items())
     parser.add_argument("words", nargs="*", metavar="[VERB] key=value", help=explained)
+    _add_flags(parser)
+    return parser
+
+
+def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="show everything that would happen, start nothing")
     parser.add_argument(
         "--local", action="store_true", help="run on this machine although there is SLURM: one process per GPU"
@@ -193,7 +262,7 @@ def _parser(verbs: Mapping[str, str]) -> argparse.ArgumentParser:
     parser.add_argument("--wait", action="store_true", help="follow the job's log until it is finished for good")
     parser.add_argument("--array", default="", metavar="FILE", help="a sweep: grid or list over config keys and seeds")
     parser.add_argument(
-        "--array-parallelism", type=int, default=0, metavar="N", help="elements of the sweep that run at a time"
+        "--array-parallelism", type=int, default=0, metavar="N", help="elements of the array that run at a time"
     )
     parser.add_argument(
         "--steps-per-s", type=float, default=0.0, metavar="X", help="speed that --dry-run assumes (else: as measured)"
@@ -204,6 +273,7 @@ def _parser(verbs: Mapping[str, str]) -> argparse.ArgumentParser:
     parser.add_argument(
         "--allow-pipe", action="append", default=[], metavar="PREFIX", help="command prefix that pipe: shards may run"
     )
+    parser.add_argument("--slices", type=int, default=0, metavar="N", help="elements of a build's array")
     slurm = parser.add_argument_group("SLURM (short for cluster.KEY=VALUE)")
     for name, (kind, meaning) in CLUSTER_FLAGS.items():
         metavar = "N" if kind is int else "NAME"
@@ -211,4 +281,3 @@ def _parser(verbs: Mapping[str, str]) -> argparse.ArgumentParser:
     slurm.add_argument("--mem", metavar="SIZE", help="memory of a node: 64, 64GB, 1T")
     slurm.add_argument("--time", metavar="LIMIT", help="time limit of one job: minutes, H:M:S or D-H:M:S")
     slurm.add_argument("--setup", action="append", default=[], metavar="LINE", help="shell line before the ranks start")
-    return parser

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from hpc.config import Config, ConfigError, load_file
 from hpc.jobs.attempts import LOCAL, Attempt
+from hpc.jobs.build_slice import BUILD_FILE
 from hpc.jobs.facts import SILENT_S, Facts, Jobs, ask_slurm, gather, in_one_line, life_of
 from hpc.jobs.forecast import attempt_costs, eta, format_speed, measure, number_ranges, plan_of, shown, wanted_s
 from hpc.jobs.forecast import waits as waits_of
@@ -89,7 +90,9 @@ def _runs_below(base: Path) -> list[Path]:
 
 
 def _is_run(path: Path) -> bool:
-    """A run, if only a half-made one; a folder of runs may have logs, too."""
+    """A run, if only a half-made one; a folder of runs may have logs, too, and so does a build's."""
+    if (path / BUILD_FILE).is_file():
+        return False
     if (path / "config.yaml").is_file():
         return True
     return any((path / name).exists() for name in RUN_FILES) and not any(path.glob("*/config.yaml"))

@@ -19,6 +19,7 @@ from typing import Any
 
 from hpc.config import Config, ConfigError
 from hpc.jobs.attempts import Submission, note_submission
+from hpc.jobs.build_slice import BuildSlice
 from hpc.jobs.snapshot import code_digest, keep_code
 from hpc.run_folder import RunFolder
 from hpc.task import Task
@@ -104,6 +105,28 @@ def submit_array(
     return ids
 
 
+def submit_slices(tasks: Sequence[BuildSlice], folder: Path, config: Config, parallelism: int, name: str) -> list[str]:
+    """Queue the slices of a build as one SLURM array; a single slice is a plain job.
+
+    Args:
+        folder: of this submission: logs/ and code/ are made in it.
+        config: what `cluster` the slices share; each is one task on one node.
+        parallelism: slices that run at a time; 0: as many as SLURM likes.
+        name: of the array, for squeue.
+
+    Returns:
+        Ids of the jobs in the order of `tasks`: `A_0`, `A_1` ...
+
+    Raises:
+        ConfigError: there is no SLURM here, or sbatch refuses the array; the message is its own.
+    """
+    parameters = _slice_parameters(len(tasks), folder, config, parallelism, name, keep_code(folder / "code"))
+    executor = _executor(folder / "logs", parameters)
+    with _sbatch_may_refuse(config, 1), executor.batch():
+        jobs = [executor.submit(task) for task in tasks]
+    return [str(job.job_id) for job in jobs]
+
+
 def sbatch_text(folder: RunFolder, config: Config, world_size: int, verb: str = "train") -> str:
     """The batch script that `submit` would hand to sbatch; SLURM need not be there."""
     return _text(folder.logs, _run_parameters(folder, config, world_size, verb, folder.code / code_digest()))
@@ -116,6 +139,12 @@ def array_text(count: int, logs: Path, config: Config, world_size: int, parallel
     return _text(logs, {**parameters, "map_count": count})
 
 
+def slices_text(count: int, folder: Path, config: Config, parallelism: int, name: str) -> str:
+    """The batch script that `submit_slices` would hand to sbatch for `count` slices; SLURM need not be there."""
+    parameters = _slice_parameters(count, folder, config, parallelism, name, folder / "code" / code_digest())
+    return _text(folder / "logs", parameters if count == 1 else {**parameters, "map_count": count})
+
+
 def _text(logs: Path, parameters: dict[str, Any]) -> str:
     import submitit.slurm.slurm as slurm
 
@@ -124,7 +153,7 @@ def _text(logs: Path, parameters: dict[str, Any]) -> str:
     return text
 
 
-def again(task: Task) -> Any:
+def again(task: Task | BuildSlice) -> Any:
     """What submitit requeues: the same task."""
     from submitit.helpers import DelayedSubmission
 
@@ -189,6 +218,16 @@ def _array_parameters(
     return parameters
 
 
+def _slice_parameters(
+    count: int, folder: Path, config: Config, parallelism: int, name: str, code: Path
+) -> dict[str, Any]:
+    parameters = _slurm_parameters(f"odevid-{name}", config, 1, code)
+    parameters["array_parallelism"] = parallelism or count
+    crashes = config.cluster.max_idle_attempts if config.cluster.restart_on_crash else 0
+    parameters["teardown"] = _teardown(f"again {shlex.quote(str(folder))} --crashes {crashes}", "hpc.jobs.build_slice")
+    return parameters
+
+
 def _slurm_parameters(name: str, config: Config, world_size: int, code: Path) -> dict[str, Any]:
     """submitit's parameters. Only what the site set is passed on: SLURM has defaults of its own."""
     cluster = config.cluster
@@ -247,10 +286,10 @@ def _python_setup(code: Path) -> list[str]:
     ]
 
 
-def _teardown(which: str) -> list[str]:
-    """Shell lines after srun: a job whose ranks failed may be started again (hpc/jobs/restart.py decides)."""
+def _teardown(which: str, decides: str = "hpc.jobs.restart") -> list[str]:
+    """Shell lines after srun: a job whose ranks failed may be started again, as a module decides."""
     return [
         "code=$?",
-        f'[ $code = 0 ] || {shlex.quote(sys.executable)} -m hpc.jobs.restart {which} --code "$code"',
+        f'[ $code = 0 ] || {shlex.quote(sys.executable)} -m {decides} {which} --code "$code"',
         "exit $code",
     ]
