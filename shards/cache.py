@@ -28,6 +28,7 @@ import hashlib
 import logging
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -281,7 +282,7 @@ class Store:
     def _survey(self) -> Usage:
         """Count what is here, after deleting what killed processes left half fetched. The store's lock is held."""
         files, fetching, on_disk = [], 0, 0
-        abandoned = {}
+        abandoned: dict[str, bool] = {}
         with os.scandir(self.folder) as entries:
             for entry in entries:
                 unfinished = _UNFINISHED.fullmatch(entry.name)
@@ -290,6 +291,8 @@ class Store:
                 try:
                     there = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
+                    continue
+                if not stat.S_ISREG(there.st_mode):
                     continue
                 if unfinished and unfinished[1] not in abandoned:
                     abandoned[unfinished[1]] = self._forget_if_abandoned(unfinished[1])

@@ -228,8 +228,11 @@ class ShardReader:
     def _file(self, shard: int) -> OpenFile:
         file = self._files.get(shard)
         if file is None or file.due < time.monotonic():
+            if file is not None:
+                self._files.pop(shard).close()
+            file = self._open(self.shards[shard])
             self._close_those_over()
-            file = self._files[shard] = self._open(self.shards[shard])
+            self._files[shard] = file
             if len(self._files) > _OPEN_FILES:
                 self._files.popitem(last=False)[1].close()
         self._files.move_to_end(shard)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from shards.errors import DamageError, RefusedError, ShardError
+from shards.manifest import Manifest
 from shards.opening import open_source
 from shards.remote import allowed_command
 from tests.shards.stored_clips import flip_bit, frames_of, make_dataset, samples
@@ -67,7 +68,9 @@ def test_a_shard_is_fetched_once_and_only_when_touched(served, tmp_path):
         "/d/train-000000.index.npz",
         "/d/train-000000.tar",
     ]
-    assert not [path.name for path in (tmp_path / "cache").rglob("*") if path.name.endswith((".tmp", ".lock"))]
+    shard = Manifest.load(tmp_path / "served" / "d").splits["train"].shards[0]
+    files = {path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()}
+    assert files == {shard.sha256, shard.index_sha256}  # and nothing temporary
 
 
 def test_what_arrives_is_checked_against_the_manifest(served, tmp_path):
@@ -78,7 +81,10 @@ def test_what_arrives_is_checked_against_the_manifest(served, tmp_path):
         DamageError, match=rf"{address} train-000001.tar: fetched 31744 bytes.*the manifest says 31744 bytes"
     ):
         source.read([5])
-    assert not list((tmp_path / "cache").rglob("*train-000001.tar"))
+    index = Manifest.load(folder).splits["train"].shards[1].index_sha256
+    assert [path.name for path in (tmp_path / "cache").rglob("*") if path.is_file()] == [
+        index
+    ]  # and nothing of the tar
 
 
 def test_a_shard_that_is_not_there_is_damage(served, tmp_path):
