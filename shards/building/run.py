@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from shards.building.merge import finished_notes, merge
-from shards.building.part import Bad, BadSources, PartMaker, PartNote, Remark, as_json
+from shards.building.part import Bad, BadSources, PartMaker, PartNote, Remark, as_json, note_path
 from shards.building.plan import BuildPlan, Part, cut_into_parts
 from shards.building.report import REPORT_FILE, print_report
 from shards.building.site import Site, Slice
@@ -112,8 +112,9 @@ def _finish(site: Site, plan: BuildPlan, parts: Sequence[Part], options: BuildOp
     """Put the dataset together if all parts of all slices are there."""
     if not site.folder.exists():  # another slice was quicker
         return Manifest.load(site.out)
-    notes = finished_notes(site, parts, options.bad)
-    missing = len(parts) - len(notes)
+    missing = sum(not note_path(site.folder, part).exists() for part in parts)
+    notes = {} if missing else finished_notes(site, parts, options.bad)  # this looks at every source
+    missing = missing or len(parts) - len(notes)
     if missing:
         print(f"slice {options.part_of} is done; {missing} of {len(parts)} shards are still the other slices' to make")
         return None
