@@ -12,6 +12,7 @@ Axis letters: T frames, C channels, H height, W width.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ def read_video(
         else:
             pictures.append(piece)
     if not pictures:
-        raise BadSource("too short", f"{path} has no frame number {start}")
+        raise BadSource("too short", f"{printable(path)} has no frame number {start}")
     return Clip(np.stack(pictures), probe(path).rate, tuple(notices))
 
 
@@ -143,10 +144,8 @@ def iterate_video(
         else:
             decoding.check_length(exact=exact_length)
             if frames is not None:
-                need = (
-                    f"{frames} from number {start} on, every {stride}." if stride > 1 else f"{frames} from {start} on"
-                )
-                raise BadSource("too short", f"{path} gives {given} pictures, needed {need}")
+                wanted_too = f"needed {frames} from number {start} on in steps of {stride}"
+                raise BadSource("too short", f"{printable(path)} gives {given} pictures, {wanted_too}")
         yield from decoding.notices(fps)
 
 
@@ -194,7 +193,7 @@ class _Decoding:
 
     def __init__(self, path: Path, container: av.container.InputContainer, stream: av.VideoStream) -> None:
         self.decoded = 0
-        self._path = path
+        self._name = printable(path)
         self._container = container
         self._stream = stream
         self._is_avi = container.format.name == "avi"
@@ -215,7 +214,7 @@ class _Decoding:
         for packet in self._container.demux(self._stream):
             try:
                 frames = packet.decode()
-            except av.error.InvalidDataError:
+            except av.error.FFmpegError:
                 self._lost += 1
                 continue
             for frame in frames:
@@ -257,17 +256,17 @@ class _Decoding:
         anew): there it is the duration that counts, unless the length must be exact.
         """
         if self.decoded == 0:
-            raise BadSource("no frames", f"{self._path}: no frame could be decoded")
+            raise BadSource("no frames", f"{self._name}: no frame could be decoded")
         announced = self._stream.frames if exact or self._is_avi else 0
         if self.decoded < announced - (0 if exact else _forgiven(announced)):
-            raise BadSource("truncated", f"{self._path}: {self.decoded} of {announced} announced frames")
+            raise BadSource("truncated", f"{self._name}: {self.decoded} of {announced} announced frames")
         seconds = None if announced else _announced_seconds(self._stream)
         found = (self._end + max(self._longest, self._usual_step)) * self._stream.time_base
         if seconds and found < seconds * Fraction(99, 100):
-            raise BadSource("truncated", f"{self._path}: {float(found):.2f} of {float(seconds):.2f} announced seconds")
+            raise BadSource("truncated", f"{self._name}: {float(found):.2f} of {float(seconds):.2f} announced seconds")
         if self._lost > (0 if exact else _forgiven(self.decoded)):
             packets = f"{self._lost} packets beside {self.decoded} good frames"
-            raise BadSource("damaged", f"{self._path}: {packets} could not be decoded")
+            raise BadSource("damaged", f"{self._name}: {packets} could not be decoded")
 
     def notices(self, fps: float | None) -> Iterator[Notice]:
         """What is odd about the frames so far; ``fps`` is the rate they were resampled to."""
@@ -296,7 +295,7 @@ class _Decoding:
             step = max(0, ticks - self._ticks)
             if step * self._stream.time_base > _LONGEST_GAP_SECONDS:
                 gap = f"{float(step * self._stream.time_base):.0f} s between two frames"
-                raise BadSource("time stamps", f"{self._path}: {gap} (frame {self.decoded})")
+                raise BadSource("time stamps", f"{self._name}: {gap} (frame {self.decoded})")
             self._shortest = step if self._shortest is None else min(self._shortest, step)
             self._longest = max(self._longest, step)
             self._ticks += step
@@ -316,11 +315,16 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoS
             stream = container.streams.best("video")
             if stream is None:
                 kinds = ", ".join(stream.type for stream in container.streams) or "none"
-                raise BadSource("unreadable", f"{path}: no video stream (streams: {kinds})")
+                raise BadSource("unreadable", f"{printable(path)}: no video stream (streams: {kinds})")
             stream.codec_context.thread_count = 1
             yield container, stream
     except (av.error.FFmpegError, UnicodeDecodeError) as error:
-        raise BadSource("unreadable", f"{path}: {getattr(error, 'strerror', None) or error}") from error
+        raise BadSource("unreadable", f"{printable(path)}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def printable(path: Path) -> str:
+    """A path for messages: bytes that are no UTF-8 are replaced."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def _forgiven(num_frames: int) -> int:
