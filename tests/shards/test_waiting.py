@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -61,7 +62,7 @@ def expected_video(positions: np.ndarray) -> np.ndarray:
 
 
 def open_loader(source: CountedSource, workers: int, prefetch: int) -> Loader:
-    sizes = {"global_batch": BATCH, "micro_batch": BATCH, "rank": 0, "world_size": 1}
+    sizes: dict[str, Any] = {"global_batch": BATCH, "micro_batch": BATCH, "rank": 0, "world_size": 1}
     return Loader(source, seed=0, workers=workers, prefetch=prefetch, **sizes)
 
 
