@@ -13,7 +13,7 @@ from types import ModuleType
 
 from shards.building.catalogue import CATALOGUE
 from shards.building.lengths import ParallelSurvey
-from shards.building.plan import BuildPlan, cut_into_parts
+from shards.building.plan import BadSource, BuildPlan, cut_into_parts
 from shards.building.run import BuildOptions, build
 from shards.building.site import Site, Slice
 from shards.building.space import describe
@@ -68,13 +68,20 @@ def run_builder(module: ModuleType, args: argparse.Namespace, command: str) -> M
     """
     part_of = Slice.parse(args.slice)
     encoding = Encoding.parse(args.encoding)
-    if args.workers < 1 or (args.shard_mb is not None and args.shard_mb < 1):
-        raise ShardError(f"--workers {args.workers}, --shard-mb {args.shard_mb}: expected at least 1")
+    for option, value in (("--workers", args.workers), ("--shard-mb", args.shard_mb)):
+        if value is not None and value < 1:
+            raise ShardError(f"{option} {value}: expected at least 1")
     if not args.raw.exists():
         remedy = f"How to get it: python -m shards download {args.dataset}" if args.dataset in CATALOGUE else ""
         raise ShardError("no such file or folder for --raw", file=args.raw, remedy=remedy)
-    kept = None if args.dry_run else Site(args.out.absolute()).lengths
-    plan: BuildPlan = module.plan(args, ParallelSurvey(kept, args.workers))
+    site = Site(args.out.absolute())
+    if not args.dry_run:
+        site.reach()
+    kept = None if args.dry_run else site.lengths
+    try:
+        plan: BuildPlan = module.plan(args, ParallelSurvey(kept, args.workers))
+    except BadSource as error:
+        raise ShardError(str(error), remedy="Repair it, or leave out what cannot be used with --bad skip.") from error
     if args.dry_run:
         print(describe(plan, cut_into_parts(plan, args.shard_mb), args.out, encoding, args.workers))
         return None

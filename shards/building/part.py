@@ -159,7 +159,7 @@ def note_path(folder: Path, part: Part) -> Path:
 
 
 def _remark(part: Part, item: Item, kind: str, detail: str, *, used: bool) -> Remark:
-    return Remark(part.split, item.key, str(item.source), kind, detail, used)
+    return Remark(part.split, item.key, str(item.source), kind, detail.removeprefix(f"{item.source}: "), used)
 
 
 def as_json(arrays: Mapping[str, ArraySpec]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from shards.building.merge import finished_notes, merge
 from shards.building.part import Bad, BadSources, PartMaker, PartNote, Remark, as_json, note_path
 from shards.building.plan import BuildPlan, Part, cut_into_parts
 from shards.building.report import REPORT_FILE, print_report
-from shards.building.site import Site, Slice
+from shards.building.site import Site, Slice, unwritable
 from shards.building.space import check_space
 from shards.building.workers import run_in_workers, tick
 from shards.encoding import Encoding
@@ -67,8 +67,8 @@ def build(plan: BuildPlan, options: BuildOptions) -> Manifest | None:
     parts = cut_into_parts(plan, options.shard_mb)
     site = Site(options.out.absolute())
     settings = _settings(plan, options)
+    site.reach()
     try:
-        site.out.parent.mkdir(parents=True, exist_ok=True)
         with site.joined(settings, options.part_of) as complete:
             if complete is not None:
                 return _already(site, complete, options)
@@ -148,5 +148,4 @@ def _explained(error: OSError, site: Site) -> ShardError:
         problem = f"no room to go on ({os.strerror(error.errno or errno.ENOSPC)}); complete shards are kept"
         remedy = f"Free space (see: df -h {site.out.parent}) and run the same command again."
         return ShardError(problem, file=site.out, remedy=remedy)
-    remedy = "Choose another --out, or have its permissions changed."
-    return ShardError(f"cannot be written: {error.strerror or error}", file=error.filename or site.out, remedy=remedy)
+    return unwritable(error, site.out)

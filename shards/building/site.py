@@ -6,6 +6,7 @@ if they are slices of one build; any other second process is refused.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -72,20 +73,34 @@ class Site:
         with locked(self.out.with_name(f".{self.out.name}.lock")):
             yield
 
+    def reach(self) -> None:
+        """See, before any work, that OUT is not taken by something else and that its parent can be written.
+
+        Raises:
+            ShardError: it is, or it cannot.
+        """
+        try:
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(error, self.out) from error
+        if not os.access(self.out.parent, os.W_OK | os.X_OK):
+            raise unwritable(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), self.out)
+        if self.out.exists() and not (self.out / MANIFEST_FILE).is_file() and not _is_empty(self.out):
+            raise _taken(self.out)
+
     def built(self, settings: Mapping[str, Any]) -> Manifest | None:
         """The manifest of OUT if it was built already with these settings, None if there is nothing.
 
         Raises:
             ShardError: something else is there.
         """
-        if not self.out.exists() or (self.out.is_dir() and not any(self.out.iterdir())):
+        if not self.out.exists() or _is_empty(self.out):
             return None
         if (self.out / MANIFEST_FILE).is_file():
             manifest = Manifest.load(self.out)
             if manifest.provenance.get("settings") == settings.get("settings") and manifest.name == settings["name"]:
                 return manifest
-        problem = "already exists and is not this dataset"
-        raise ShardError(problem, file=self.out, remedy="Delete it, or choose another folder with --out.")
+        raise _taken(self.out)
 
     @contextmanager
     def joined(self, settings: Mapping[str, Any], part_of: Slice) -> Iterator[Manifest | None]:
@@ -159,6 +174,21 @@ class Site:
             problem = f"a build of {self.out.name} was begun with other options: {differing}"
             remedy = f"Give those again to go on with it, or delete {self.folder} to begin anew."
             raise ShardError(problem, file=self.folder, remedy=remedy)
+
+
+def unwritable(error: OSError, out: Path) -> ShardError:
+    """An error of the file system, for a person."""
+    remedy = "Choose another --out, or have its permissions changed."
+    return ShardError(f"cannot be written: {error.strerror or error}", file=error.filename or out, remedy=remedy)
+
+
+def _taken(out: Path) -> ShardError:
+    remedy = "Delete it, or choose another folder with --out."
+    return ShardError("already exists and is not this dataset", file=out, remedy=remedy)
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
