@@ -72,6 +72,9 @@ def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
     _add_inspect(commands.add_parser("inspect", help="a card: counts, classes, values, duplicates, pictures"))
     _add_repack(commands.add_parser("repack", help="the same samples with another shard size or encoding"))
     _add_index(commands.add_parser("index", help="make lost indexes again; index anyone's tars of videos"))
+    _add_module(
+        commands.add_parser("cache", help="what is kept of remote datasets; limit or clear it"), "shards.cache_command"
+    )
     return parser
 
 
