@@ -17,7 +17,7 @@ from shards.card.notes import Notes, read_notes
 from shards.card.sizes import Sizes, sizes
 from shards.card.values import DEFAULT_SAMPLE, Statistics, statistics
 from shards.errors import ShardError
-from shards.folder import open_folder
+from shards.folder import Folder, open_folder
 from shards.manifest import Manifest
 from shards.opening import open_table
 
@@ -39,13 +39,13 @@ class Card:
     """A dataset in numbers.
 
     Attributes:
-        root: its address.
+        folder: where it is.
         manifest: its manifest.
         splits: the facts of each split that was looked at.
         duplicates: equal clips in these splits.
     """
 
-    root: str
+    folder: Folder
     manifest: Manifest
     splits: dict[str, SplitFacts]
     duplicates: Duplicates
@@ -107,4 +107,4 @@ def make_card(
         facts[split] = SplitFacts(sizes(manifest.split(split), table), notes, values)
     with progress("duplicates", sum(one.sizes.samples for one in facts.values())) as advance:
         duplicates = find_duplicates(folder, manifest, names, advance)
-    return Card(str(root), manifest, facts, duplicates)
+    return Card(folder, manifest, facts, duplicates)

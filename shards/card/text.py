@@ -175,9 +175,7 @@ def _duplicates(card: Card) -> Section:
         if found.within(split):
             group = next(group for group in found.groups if sum(place.split == split for place in group) > 1)
             first, second = [str(place) for place in group if place.split == split][:2]
-            lines.append(
-                f"{split}: {found.within(split):,} times a clip repeats an earlier one; first: {second} = {first}"
-            )
+            lines.append(f"{split}: {found.within(split):,} repeats of an earlier clip; first: {second} = {first}")
     if not found.groups and any(shown_array(_specs(card.manifest, split)) for split in found.splits):
         total = sum(_num_clips(facts) for facts in card.splits.values())
         lines.append(f"No clip occurs twice among {total:,}.")

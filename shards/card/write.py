@@ -22,7 +22,6 @@ from shards.card.plots import plot_classes, plot_lengths
 from shards.card.sheet import contact_sheet
 from shards.card.text import sections, warnings
 from shards.errors import ShardError
-from shards.folder import open_folder
 from shards.manifest import Manifest
 from shards.moving_mnist import READING_SEED, generate_clips, is_endless, open_endless
 from shards.opening import open_table
@@ -92,7 +91,7 @@ def write_card(card: Card, folder: Path, *, clips: int = 8, frames: int = 10) ->
 def _draw_mosaic(card: Card, folder: Path, pictures: dict[str, list[tuple[str, str]]]) -> None:
     """The mosaic of the first split that has clips with motion, drawn ones if need be."""
     for split in card.splits:
-        table = open_table(open_folder(card.root), card.manifest, split)
+        table = open_table(card.folder, card.manifest, split)
         clips = _mosaic_clips(card.manifest, split, table)
         if any(len(clip.pictures_THWC) > 1 for clip in clips):
             title = f"{card.manifest.name} · {split}"
@@ -125,7 +124,7 @@ def _draw_sheets(card: Card, folder: Path, pictures: dict[str, list[tuple[str, s
     for split, facts in card.splits.items():
         if facts.values is None:
             continue
-        table = open_table(open_folder(card.root), card.manifest, split)
+        table = open_table(card.folder, card.manifest, split)
         sheet = contact_sheet(table, f"{card.manifest.name} · {split}", clips=clips, frames=frames)
         file = io.BytesIO()
         sheet.save(file, format="PNG", optimize=True)
