@@ -108,9 +108,9 @@ def plan(args: argparse.Namespace, survey: Survey) -> BuildPlan:  # noqa: ARG001
     look = Look(args.size, parse_crop(args.crop), args.resize, "luma" if args.gray else "rgb")
     videos = _with_labels(list_videos(args.raw), args.labels, args.raw)
     classes = sorted({video.label for video in videos if video.label is not None})
-    splits, how = _splits(videos, args)
     with ThreadPoolExecutor(_PROBES_AT_A_TIME) as pool:
         probed = list(pool.map(_probe, [video.file for video in videos]))
+    splits, how = _splits(videos, probed, args)
     fps, notes = _common_rate(videos, probed, args.fps, args.raw)
     make = MakeVideos(MakeLabelled(look, args.fps, args.min_frames, args.max_frames), bool(classes))
     items = _items(videos, probed, classes, make.labelled)
@@ -216,16 +216,28 @@ def _with_labels(videos: list[ListedVideo], labels: str | None, raw: Path) -> li
     return [replace(video, label=PurePosixPath(video.name).parent.name) for video in videos]
 
 
-def _splits(videos: Sequence[ListedVideo], args: argparse.Namespace) -> tuple[dict[str, list[int]], str]:
-    """Places of the videos of each split, and where the split comes from."""
+def _splits(
+    videos: Sequence[ListedVideo], probed: Probed, args: argparse.Namespace
+) -> tuple[dict[str, list[int]], str]:
+    """Places of the videos of each split, and where the split comes from.
+
+    Files whose headers say that they cannot be used have no part in the draw: they are listed with train.
+    """
     if videos[0].split is None:
         shares = parse_split(args.split or DEFAULT_SPLIT)
-        how = "sha256 of seed and name"
-        return draw_split([video.name for video in videos], shares, args.split_seed), how
+        hopeless = [place for place, found in enumerate(probed) if _is_hopeless(found, args.fps, args.min_frames)]
+        hopeful = sorted({*range(len(videos))} - {*hopeless})
+        drawn = draw_split([videos[place].name for place in hopeful], shares, args.split_seed)
+        places = {split: [hopeful[place] for place in drawn[split]] for split in SPLITS}
+        return places | {"train": sorted(places["train"] + hopeless)}, "sha256 of seed and name"
     if args.split is not None:
         raise ShardError(f"--split {args.split}, but the column 'split' says it too; leave one out", file=args.raw)
     places = {split: [place for place, video in enumerate(videos) if video.split == split] for split in SPLITS}
     return places, "column 'split'"
+
+
+def _is_hopeless(found: Probe | BadSource, fps: float | None, min_frames: int) -> bool:
+    return isinstance(found, BadSource) or 0 < _length(found, fps) < min_frames
 
 
 def _probe(file: Path) -> Probe | BadSource:
