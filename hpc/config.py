@@ -70,8 +70,8 @@ class DataConfig:
     """Where the tars are, if not beside the manifest: template with {shard}, http(s), file:///PATH (a slow disk, copied
     from when first read) or pipe:COMMAND (--allow-pipe)."""
     cache: str = ""
-    """Folder for fetched shards, best on the node's own disk ($TMPDIR, /local/$SLURM_JOB_ID: variables of the rank that
-    reads); empty: $ODEVID_CACHE or ~/.cache/odevid."""
+    """Folder for fetched shards, best on the node's own disk ('$TMPDIR', '/local/$SLURM_JOB_ID': quoted, so that the
+    variables are those of the ranks); empty: $ODEVID_CACHE or ~/.cache/odevid."""
     cache_gb: float = -1.0
     """GB of fetched shards kept there, the least recently used deleted first; 0: as much as the disk has; -1: 80 % of
     what the disk has free and the cache holds."""

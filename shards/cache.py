@@ -243,11 +243,13 @@ class Store:
             with locked(self.folder / ".lock"):
                 usage = self._survey()
                 limit = self.limit(usage)
+                if needed > limit:
+                    raise self._too_small(wanted.name, needed, usage)
                 freed = _delete_oldest(usage, usage.num_bytes + needed - limit)
                 if usage.num_bytes - freed + needed <= limit:
                     part.touch()
                     return
-            if needed > limit or not usage.fetching:
+            if not usage.fetching:  # the rest may not be deleted: other users' files
                 raise self._too_small(wanted.name, needed, usage)
             if time.monotonic() > patience:
                 _log.warning("%s: waits for room in %s", wanted.name, self.described())

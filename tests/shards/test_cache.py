@@ -23,6 +23,7 @@ import pytest
 from hpc.config import ConfigError, DataConfig
 from hpc.data import open_split
 from shards import cache_command
+from shards.atomic import locked
 from shards.cache import Store, Usage, Wanted, cache_place
 from shards.errors import DamageError, ShardError
 from shards.folder import open_folder
@@ -163,6 +164,7 @@ def test_a_file_larger_than_the_bound_says_what_to_set(tmp_path):
     big = Wanted("0" * 64, 200_000_000, "http://host/d big.tar")
     with pytest.raises(ShardError, match=r"(?s)big.tar, 200 MB: the cache may hold 90 MB.*data.cache_gb=0.202 or more"):
         store.open(big, lambda _: pytest.fail("fetched"))
+    assert held(store) == {"a"}  # nothing was deleted in vain
     huge = Wanted("0" * 64, 10**18, "http://host/d huge.tar")
     with pytest.raises(ShardError, match=r"(?s)The disk has .*data.cache=/path"):
         Store(tmp_path / "files", 0).open(huge, lambda _: pytest.fail("fetched"))
@@ -238,15 +240,16 @@ def test_processes_that_share_too_small_a_cache_read_rightly_and_stay_within_it(
     for worker in workers:
         worker.start()
     sizes = []
+    (cache / "files").mkdir(parents=True, exist_ok=True)
     while any(worker.is_alive() for worker in workers):
-        sizes.append(bytes_in(cache / "files") if (cache / "files").is_dir() else 0)
-        time.sleep(0.002)
+        with locked(cache / "files" / ".lock"):  # else a look may see a file before it goes and another after it came
+            sizes.append(bytes_in(cache / "files"))
+        time.sleep(0.01)
     for worker in workers:
         worker.join()
     assert [worker.exitcode for worker in workers] == [0] * num
     assert len(tars_asked()) > 2 * len(shards)  # files did have to go
     index = max((dataset / shard.index_file).stat().st_size for shard in shards)
-    print(f"peak {max(sizes)} of {bound} bytes, {len(tars_asked())} fetches, {len(sizes)} looks")
     assert bound / 2 < max(sizes) <= bound + num * index  # the length of an index is known when it has come
     assert Store(cache / "files").usage().fetching == 0
 
