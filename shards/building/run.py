@@ -118,8 +118,13 @@ def _finish(site: Site, plan: BuildPlan, parts: Sequence[Part], options: BuildOp
     if missing:
         print(f"slice {options.part_of} is done; {missing} of {len(parts)} shards are still the other slices' to make")
         return None
-    manifest = merge(site, plan, parts, notes, options.encoding, options.command)
-    print_report([r for part in parts for r in notes[part.tar].remarks], str(site.out / REPORT_FILE))
+    remarks = [remark for part in parts for remark in notes[part.tar].remarks]
+    try:
+        manifest = merge(site, plan, parts, notes, options.encoding, options.command)
+    except ShardError:
+        print_report(remarks, "")
+        raise
+    print_report(remarks, str(site.out / REPORT_FILE))
     return manifest
 
 
