@@ -89,8 +89,8 @@ def _size(request: Request) -> str:
         return "demo"
     raise ConfigError(
         f"experiment={request.experiment or 'srvp_smmnist'} at full size would take months on this CPU: "
-        "add size=small (a narrow model on this data) or size=demo (one moving digit), run where there is a GPU or SLURM, "
-        "or say --yes-cpu"
+        "add size=small (a narrow model on this data) or size=demo (one moving digit), run where there is a GPU or "
+        "SLURM, or say --yes-cpu"
     )
 
 

@@ -21,15 +21,17 @@ crc32: Callable[[Any], int] = _crc32
 _BLOCK = 1 << 20
 
 
-def sha256_of_file(path: Path, advance: Callable[[int], None] = lambda _: None) -> str:
-    """SHA-256 of a file in hexadecimal; ``advance`` hears the number of bytes of each block.
+def sha256_of_file(file: Path | int, advance: Callable[[int], None] = lambda _: None) -> str:
+    """SHA-256 of a file in hexadecimal, by its path or an open descriptor at its beginning.
+
+    ``advance`` hears the number of bytes of each block.
 
     Raises:
         OSError: the file cannot be read.
     """
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
+    with open(file, "rb", closefd=not isinstance(file, int)) as opened:
+        while block := opened.read(_BLOCK):
             digest.update(block)
             advance(len(block))
     return digest.hexdigest()

@@ -116,10 +116,6 @@ class Folder(Protocol):
         """
         ...
 
-    def path(self, file: str, num_bytes: int | None, sha256: str) -> Path:
-        """A local path of a file that :meth:`open` would open. A cache may delete it at any time after."""
-        ...
-
     def expect(self, manifest: Manifest, split: str) -> None:
         """Hear that a split is going to be read in random order, and say so if that will go badly."""
         ...
@@ -146,10 +142,6 @@ class LocalFolder:
         """Open a file of the folder."""
         return OpenFile.at(self.root / file, num_bytes)
 
-    def path(self, file: str, num_bytes: int | None, sha256: str) -> Path:  # noqa: ARG002 - checked by the reader
-        """The path of a file of the folder, whether it exists or not."""
-        return self.root / file
-
     def expect(self, manifest: Manifest, split: str) -> None:
         """Any order will do."""
 
@@ -164,10 +156,6 @@ class SingleTar:
         """There is none."""
 
     def open(self, file: str, num_bytes: int | None, sha256: str) -> OpenFile:  # noqa: ARG002 - as the protocol has it
-        """No manifest names any file here."""
-        raise ShardError("a single tar has no files of a manifest", file=self.location)
-
-    def path(self, file: str, num_bytes: int | None, sha256: str) -> Path:  # noqa: ARG002 - as the protocol has it
         """No manifest names any file here."""
         raise ShardError("a single tar has no files of a manifest", file=self.location)
 

@@ -170,11 +170,6 @@ class CachedFolder:
         wanted = Wanted(sha256, num_bytes, f"{self.location} {file}")
         return self.store.open(wanted, lambda sink: self.fetcher.fetch(file, sink))
 
-    def path(self, file: str, num_bytes: int | None, sha256: str) -> Path:
-        """Where the file is after it was opened once; the store may delete it at any time after."""
-        with self.open(file, num_bytes, sha256) as opened:
-            return opened.path
-
     def expect(self, manifest: Manifest, split: str) -> None:
         """Warn of a split that is larger than the store may be."""
         self.store.expect(manifest.split(split), f"{self.location} {split}")

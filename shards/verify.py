@@ -64,15 +64,14 @@ def _verify_split(folder: Folder, manifest: Manifest, split: str, on_bytes: Call
 
 
 def _verify_file(folder: Folder, info: ShardInfo, report: SplitReport, on_bytes: Callable[[int], None]) -> None:
-    path = folder.path(info.file, info.bytes, info.sha256)
-    if not path.exists():
-        return  # its samples will say so
     try:
-        length = path.stat().st_size
-        if length != info.bytes:
-            raise DamageError(f"found {length} bytes, expected {info.bytes}", file=path)
-        if sha256_of_file(path, on_bytes) != info.sha256:
-            raise DamageError("SHA-256 is not that of the manifest", file=path)
+        with folder.open(info.file, info.bytes, info.sha256) as opened:
+            if opened.length != info.bytes:
+                raise DamageError(f"found {opened.length} bytes, expected {info.bytes}", file=opened.path)
+            if sha256_of_file(opened.descriptor, on_bytes) != info.sha256:
+                raise DamageError("SHA-256 is not that of the manifest", file=opened.path)
+    except FileNotFoundError:
+        return  # its samples will say so
     except DamageError as error:
         report.damage.append(_in_one_line(error))
 

@@ -39,7 +39,7 @@ from hpc.sweep.table import SWEEP_FILE, recorded_elements
 FREE = (
     *("cluster.", "log.", "watchdog.", "checkpoint.", "train.resume", "train.max_minutes", "train.threads"),
     *("train.micro_batch", "eval.batch", "eval.chunk"),
-    *("data.root", "data.workers", "data.prefetch", "data.verify", "data.shard_url"),
+    *("data.root", "data.workers", "data.prefetch", "data.verify", "data.shard_url", "data.cache"),
 )
 """Keys that may be other when an element goes on: they change where and how it runs, not what it is."""
 
