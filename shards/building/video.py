@@ -12,8 +12,9 @@ Axis letters: T frames, C channels, H height, W width.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -199,6 +200,7 @@ class _Decoding:
         self._is_avi = container.format.name == "avi"
         rate = _rate(stream)
         self._usual_step = 1 / (rate * stream.time_base) if rate else Fraction(1)
+        self._longest_gap = int(_LONGEST_GAP_SECONDS / stream.time_base)
         self._ticks = 0
         self._end = 0
         self._shortest: int | None = None
@@ -211,7 +213,7 @@ class _Decoding:
         """All frames as decoded. A packet that cannot be decoded is passed over, as players do."""
         import av
 
-        for packet in self._container.demux(self._stream):
+        for packet in self._packets():
             try:
                 frames = packet.decode()
             except av.error.FFmpegError:
@@ -221,6 +223,12 @@ class _Decoding:
                 self._note_time(frame)
                 self.decoded += 1
                 yield frame
+
+    def _packets(self) -> Iterator[av.Packet]:
+        try:
+            yield from self._container.demux(self._stream)
+        except IndexError as error:  # PyAV's, where damage looks like another stream
+            raise BadSource("unreadable", f"{self._name}: a stream begins in the middle of the file") from error
 
     def resampled(self, fps: Fraction) -> Iterator[av.VideoFrame]:
         """The frame shown at 0, 1/fps, 2/fps ... after the first one, until the last one's time is over.
@@ -234,20 +242,25 @@ class _Decoding:
         for frame in self.frames():
             if shown is None:
                 first = self._ticks
-            upto = (self._ticks - first - late) * per_tick
-            times_shown = 0
-            while shown is not None and number < upto:
-                yield shown
-                number += 1
-                times_shown += 1
-            self._repeated += max(0, times_shown - 1)
+            else:
+                self._check_gap()
+                number = yield from self._held(shown, number, (self._ticks - first - late) * per_tick)
             shown = frame
-        times_shown = 0
-        while shown is not None and number < (self._end - first - late) * per_tick:
+        if shown is not None:
+            yield from self._held(shown, number, (self._end - first - late) * per_tick)
+
+    def _held(self, shown: av.VideoFrame, number: int, until: Fraction) -> Generator[av.VideoFrame, None, int]:
+        """A frame for each number before ``until``, returning the next number."""
+        following = max(number, math.ceil(until))
+        self._repeated += max(0, following - number - 1)
+        for _ in range(number, following):
             yield shown
-            number += 1
-            times_shown += 1
-        self._repeated += max(0, times_shown - 1)
+        return following
+
+    def _check_gap(self) -> None:
+        if self._longest > self._longest_gap:
+            gap = f"{float(self._longest * self._stream.time_base):.0f} s before frame {self.decoded - 1}"
+            raise BadSource("time stamps", f"{self._name}: {gap}")
 
     def check_length(self, *, exact: bool) -> None:
         """Raise BadSource where fewer frames came out than the container announces.
@@ -275,9 +288,8 @@ class _Decoding:
         tick = self._stream.time_base
         if self._shortest is not None and self._longest - self._shortest > max(2, self._usual_step * _UNEVEN_SHARE):
             steps = f"{float(self._shortest * tick):.3f} to {float(self._longest * tick):.3f} s from frame to frame"
-            yield Notice(
-                "variable frame rate", f"{steps}; {'taken as they come' if fps is None else 'resampled by time'}"
-            )
+            how = "taken as they come" if fps is None else "resampled by time"
+            yield Notice("variable frame rate", f"{steps}; {how}")
         if fps is not None and self._backwards:
             yield Notice("time stamps run backwards", f"at {self._backwards} frames, taken as if time stood still")
         rate = _rate(self._stream)
@@ -293,13 +305,10 @@ class _Decoding:
             ticks = self._end if stamp is None else stamp
             self._backwards += ticks < self._ticks
             step = max(0, ticks - self._ticks)
-            if step * self._stream.time_base > _LONGEST_GAP_SECONDS:
-                gap = f"{float(step * self._stream.time_base):.0f} s between two frames"
-                raise BadSource("time stamps", f"{self._name}: {gap} (frame {self.decoded})")
             self._shortest = step if self._shortest is None else min(self._shortest, step)
             self._longest = max(self._longest, step)
             self._ticks += step
-        self._end = self._ticks + (frame.duration or round(self._usual_step))
+        self._end = self._ticks + min(frame.duration or round(self._usual_step), self._longest_gap)
 
 
 @contextmanager
@@ -316,6 +325,8 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoS
             if stream is None:
                 kinds = ", ".join(stream.type for stream in container.streams) or "none"
                 raise BadSource("unreadable", f"{printable(path)}: no video stream (streams: {kinds})")
+            if stream.codec_context is None:
+                raise BadSource("unreadable", f"{printable(path)}: no decoder for its codec")
             stream.codec_context.thread_count = 1
             yield container, stream
     except (av.error.FFmpegError, UnicodeDecodeError) as error:

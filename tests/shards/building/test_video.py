@@ -129,9 +129,17 @@ def test_a_gap_of_hours_does_not_become_a_million_frames(tmp_path):
     file = write_timed(tmp_path / "broken.mkv", [0, 40, 80, 90_000_000, 90_000_040])
     with pytest.raises(BadSource, match=r"time stamps: .*frame 3"):
         read_video(file, LOOK, fps=25)
+    assert numbers(file) == [0, 1, 2, 3, 4]  # frame by frame no time is needed
 
 
-def test_frames_that_two_videos_show_do_not_depend_on_what_was_read_before(tmp_path):
+def test_a_codec_that_is_not_known_is_unreadable(tmp_path):
+    file = write_mpeg4(tmp_path / "clip.avi", [colourful(48, 64)])
+    file.write_bytes(file.read_bytes().replace(b"FMP4", b"Q?Q?"))
+    with pytest.raises(BadSource, match=r"unreadable: .*no decoder for its codec"):
+        read_video(file, LOOK)
+
+
+def test_pictures_do_not_depend_on_the_file_that_was_read_before(tmp_path):
     """One file says its colours are BT.709, the other says nothing."""
     plain = write_mpeg4(tmp_path / "plain.avi", [colourful(48, 64)])
     encode = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p")
