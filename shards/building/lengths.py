@@ -10,8 +10,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from shards.atomic import write_atomically
+from shards.atomic import locked, write_atomically
 from shards.building.plan import BadSource
 from shards.building.workers import run_in_workers
 
@@ -29,8 +30,24 @@ class ParallelSurvey:
     workers: int
 
     def __call__(self, files: Sequence[Path]) -> dict[Path, int | BadSource]:
-        """Number of decoded frames of each file; for one that cannot be decoded, why."""
-        known = self._load()
+        """Number of decoded frames of each file; for one that cannot be decoded, why.
+
+        Of several processes that ask at a time one decodes, the others wait and read what it has kept.
+        """
+        if self.kept is None:
+            return self._survey(files, {})
+        self.kept.parent.mkdir(parents=True, exist_ok=True)
+        with locked(self.kept.with_suffix(".lock")):
+            known = self._load(self.kept)
+            before = dict(known)
+            try:
+                return self._survey(files, known)
+            finally:
+                if known != before:
+                    write_atomically(self.kept, json.dumps(known).encode())
+
+    def _survey(self, files: Sequence[Path], known: dict[str, list[Any]]) -> dict[Path, int | BadSource]:
+        """Look up what is known; decode the rest, and add it."""
         found: dict[Path, int | BadSource] = {}
         missing = []
         for file in files:
@@ -42,15 +59,14 @@ class ParallelSurvey:
         for file, length in run_in_workers(_length, missing, self.workers, "lengths of videos"):
             found[file] = length
             known[str(file)] = [*_state(file), length if isinstance(length, int) else [length.kind, length.detail]]
-        if missing and self.kept is not None:
-            self.kept.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.kept, json.dumps(known).encode())
         return found
 
-    def _load(self) -> dict[str, list]:
-        if self.kept is None or not self.kept.exists():
+    @staticmethod
+    def _load(kept: Path) -> dict[str, list[Any]]:
+        if not kept.exists():
             return {}
-        return json.loads(self.kept.read_text(encoding="utf-8"))
+        rows: dict[str, list[Any]] = json.loads(kept.read_text(encoding="utf-8"))
+        return rows
 
 
 def _state(file: Path) -> tuple[int, int]:

@@ -1,0 +1,80 @@
+"""Lengths come from the decoder, once: what was found is kept and used again while the file is as it was."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from shards.building import lengths
+from shards.building.lengths import ParallelSurvey
+from shards.building.plan import BadSource
+from tests.shards.building.colour_videos import numbered, write_video
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    found = [tmp_path / f"{number}.mp4" for number in (5, 8)]
+    for file in found:
+        write_video(file, numbered(int(file.stem)))
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    return [*found, tmp_path / "broken.mp4"]
+
+
+def test_lengths_are_those_of_the_decoder_and_trouble_is_told(files: list[Path]) -> None:
+    found = ParallelSurvey(None, 2)(files)
+    assert [found[file] for file in files[:2]] == [5, 8]
+    broken = found[files[2]]
+    assert isinstance(broken, BadSource)
+    assert broken.kind == "unreadable"
+
+
+def test_a_continued_build_does_not_decode_again_what_has_not_changed(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    survey = ParallelSurvey(tmp_path / "kept.json", 1)
+    first = survey(files)
+    asked: list[Path] = []
+
+    def decode(_work, missing, *_rest):
+        asked.extend(missing)
+        return [(file, 99) for file in missing]
+
+    monkeypatch.setattr(lengths, "run_in_workers", decode)
+    again = survey(files)
+    assert asked == []
+    assert {file: str(length) for file, length in again.items()} == {file: str(n) for file, n in first.items()}
+    os.utime(files[0], ns=(1, 1))
+    assert survey(files)[files[0]] == 99
+    assert asked == [files[0]]
+
+
+def test_of_several_slices_that_ask_at_a_time_one_decodes(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path] = []
+    both_started = threading.Barrier(2)
+
+    def decode(_work, missing, *_rest):
+        asked.extend(missing)
+        return [(file, 7) for file in missing]
+
+    def slice_of_a_build() -> None:
+        both_started.wait()
+        ParallelSurvey(tmp_path / "kept.json", 1)(files)
+
+    monkeypatch.setattr(lengths, "run_in_workers", decode)
+    slices = [threading.Thread(target=slice_of_a_build) for _ in range(2)]
+    for one in slices:
+        one.start()
+    for one in slices:
+        one.join()
+    assert sorted(asked) == sorted(files)
+
+
+def test_a_dry_run_keeps_nothing(files: list[Path], tmp_path: Path) -> None:
+    before = sorted(tmp_path.iterdir())
+    ParallelSurvey(None, 1)(files[:1])
+    assert sorted(tmp_path.iterdir()) == before
