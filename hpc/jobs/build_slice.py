@@ -13,8 +13,10 @@ time limit: the build is ended at once and its job requeued. No torch import.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -34,6 +36,7 @@ POLL_S = 0.2
 GRACE_S = 1.0
 """SLURM signals all processes of a task: the build may be ended by one that this process has not noticed yet."""
 ASK_EVERY_S = 10.0
+PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ class BuildSlice:
         """Exit code of the build, which is ended when this process is told to stop."""
         program = [sys.executable, "-u", "-m", "hpc.jobs.build_slice"]
         share = f"{self.number}/{self.count}"
-        process = subprocess.Popen([*program, "make", share, str(self.workers), *self.words])
+        process = subprocess.Popen([*program, "make", str(os.getpid()), share, str(self.workers), *self.words])
         try:
             while process.poll() is None and stop.local_cause() is None:
                 time.sleep(POLL_S)
@@ -97,6 +100,13 @@ def make(share: str, workers: str, words: Sequence[str]) -> int:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return exit_code(error)
     return code
+
+
+def _end_with(parent: int) -> None:
+    """A build whose task was killed would hold the place of the one that is started again."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(FAILURE)
 
 
 def again(folder: Path, code: int, allowed: int, job: str) -> str:
@@ -155,9 +165,10 @@ def _lets_run(job: str) -> bool:
 
 
 def main(argv: list[str]) -> int:
-    """`make SHARE WORKERS WORDS`, or `again FOLDER --crashes N --code CODE` in a batch script."""
+    """`make PARENT SHARE WORKERS WORDS`, or `again FOLDER --crashes N --code CODE` in a batch script."""
     if argv[:1] == ["make"]:
-        return make(argv[1], argv[2], argv[3:])
+        _end_with(int(argv[1]))
+        return make(argv[2], argv[3], argv[4:])
     parser = argparse.ArgumentParser(prog="hpc.jobs.build_slice")
     parser.add_argument("what", choices=("again",))
     parser.add_argument("folder", type=Path)

@@ -11,6 +11,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -254,7 +255,7 @@ def test_local_builds_here_although_there_is_slurm(sbatch, here) -> None:
 
 
 def make(*words: str, share: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "hpc.jobs.build_slice", "make", share, "1", *words]
+    command = [sys.executable, "-m", "hpc.jobs.build_slice", "make", str(os.getpid()), share, "1", *words]
     return subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
 
 
@@ -285,6 +286,22 @@ def test_a_task_ends_as_its_build_did(child, code, tmp_path, monkeypatch) -> Non
     with pytest.raises(SystemExit) as end:
         BuildSlice(("build", "kth"), 1, 3, 2)()
     assert end.value.code == code
+
+
+def test_a_killed_task_takes_its_build_along_which_would_hold_the_place_of_the_next(tmp_path) -> None:
+    code = "import os, sys; from hpc.jobs.build_slice import _end_with; _end_with(int(sys.argv[1]));"
+    code += "os.execlp('sleep', 'sleep', '30')"
+    task = subprocess.Popen(["sh", "-c", f'{sys.executable} -c "{code}" $$ & echo $!; wait'], cwd=ROOT, stdout=-1)
+    assert task.stdout is not None
+    build = Path("/proc") / task.stdout.readline().decode().strip()
+    while (build / "comm").read_text() != "sleep\n":
+        time.sleep(0.05)
+    task.kill()
+    task.wait()
+    deadline = time.monotonic() + 10
+    while build.exists() and "State:\tZ" not in (build / "status").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.fixture
