@@ -8,6 +8,8 @@ Axis letters: T frames, B batch, C channels, H height, W width.
 
 from __future__ import annotations
 
+import atexit
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,5 +75,11 @@ def collate(clips_THWC: list[np.ndarray]) -> torch.Tensor:
 def batches(dataset: PublishedFrames, batch: int, workers: int) -> Iterator[Any]:
     """Endless batches, by a plain torch DataLoader whose workers stay."""
     sampler = RandomSampler(dataset, replacement=True, num_samples=_ENDLESS)
-    context = "spawn" if workers else None
-    return iter(DataLoader(dataset, batch, False, sampler, None, workers, collate, multiprocessing_context=context))
+    options: dict[str, Any] = {"collate_fn": collate, "worker_init_fn": _leave_at_once}
+    options["multiprocessing_context"] = "spawn" if workers else None
+    return iter(DataLoader(dataset, batch, sampler=sampler, num_workers=workers, **options))
+
+
+def _leave_at_once(_: int) -> None:
+    """Else a worker that ends while it sends a batch aborts, with noise on the terminal."""
+    atexit.register(os._exit, 0)
