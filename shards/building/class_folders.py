@@ -27,7 +27,8 @@ from shards.errors import ShardError
 from shards.manifest import ArraySpec, video_spec
 from shards.writer import Sample
 
-VIDEO_SUFFIXES = frozenset({".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm", ".mpg", ".mpeg"})
+_OLDER_SUFFIXES = frozenset({".wmv", ".flv", ".3gp", ".ogv", ".mts", ".m2ts", ".gif"})
+VIDEO_SUFFIXES = _OLDER_SUFFIXES | {".avi", ".mp4", ".m4v", ".mkv", ".mov", ".webm", ".mpg", ".mpeg"}
 
 _PROBED = 64
 
@@ -82,10 +83,13 @@ def find_files(folder: Path) -> list[Path]:
     """Video files anywhere below a folder, sorted by path; hidden files and folders are not looked at.
 
     Links to folders are followed, but none into a folder twice.
+
+    Raises:
+        ShardError: a folder may not be read: what is in it would be missing in silence.
     """
     files = []
     seen = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=_unreadable):
         if (real := os.path.realpath(parent)) in seen:
             folders.clear()
             continue
@@ -93,6 +97,11 @@ def find_files(folder: Path) -> list[Path]:
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         files += [Path(parent, name) for name in names if is_video(name)]
     return sorted(files)
+
+
+def _unreadable(error: OSError) -> None:
+    remedy = "Have its permissions changed, or move it away."
+    raise ShardError(f"cannot be read: {error.strerror}", file=error.filename, remedy=remedy) from error
 
 
 def is_video(name: str) -> bool:

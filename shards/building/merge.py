@@ -60,7 +60,7 @@ def merge(
         provenance["notes"] = list(plan.notes)
     if remarks:
         provenance["remarks"] = _counts(remarks)
-        write_atomically(site.folder / REPORT_FILE, report_csv(remarks).encode())
+        write_atomically(site.folder / REPORT_FILE, report_csv(remarks).encode("utf-8", "replace"))
     manifest = Manifest(plan.name, dict(plan.arrays), plan.fps, encoding, splits, provenance)
     _keep_only(site, manifest)
     manifest.save(site.folder)

@@ -7,6 +7,7 @@ note (``train-000000.part.json``): a part with a note is complete, whatever was 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -159,7 +160,8 @@ def note_path(folder: Path, part: Part) -> Path:
 
 
 def _remark(part: Part, item: Item, kind: str, detail: str, *, used: bool) -> Remark:
-    return Remark(part.split, item.key, str(item.source), kind, detail.removeprefix(f"{item.source}: "), used)
+    source = os.fsencode(item.source).decode("utf-8", "replace")  # a name need not be UTF-8
+    return Remark(part.split, item.key, source, kind, detail.removeprefix(f"{source}: "), used)
 
 
 def as_json(arrays: Mapping[str, ArraySpec]) -> dict[str, Any]:

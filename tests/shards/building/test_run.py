@@ -323,3 +323,10 @@ def test_slices_are_written_one_to_n() -> None:
 def test_every_part_belongs_to_one_slice() -> None:
     owners = np.array([[Slice(number, 4).owns(part) for part in range(10)] for number in (1, 2, 3, 4)])
     assert owners.sum(axis=0).tolist() == [1] * 10
+
+
+def test_a_bad_source_whose_name_is_not_utf8_is_reported_all_the_same(files: list[Path], tmp_path: Path) -> None:
+    strange = Path(os.fsdecode(bytes(tmp_path / "raw") + b"/clip\xff.bin"))
+    strange.write_bytes(b"bad")
+    built(waves_plan([strange, *files]), tmp_path / "out", bad="skip")
+    assert "clip\N{REPLACEMENT CHARACTER}.bin" in (tmp_path / "out" / "report.csv").read_text()
