@@ -5,8 +5,12 @@ In: two tensors of frames. Out: nothing, or an error that says what was found an
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
+
+ROUNDING = 1e-3  # what half precision may add to 1
 
 
 def check_frames(name: str, frames: Tensor) -> None:
@@ -36,3 +40,17 @@ def check_pair(prediction: Tensor, target: Tensor) -> None:
             f"prediction has frames TCHW {tuple(prediction.shape[-4:])}, target has {tuple(target.shape[-4:])}; "
             "these must be equal"
         )
+
+
+def check_unit_range(name: str, frames: Tensor) -> None:
+    """Refuse frames with NaN or with values outside [0, 1] by more than `ROUNDING`.
+
+    Raises ValueError, naming the values found.
+    """
+    if not frames.numel():
+        raise ValueError(f"{name} has shape {tuple(frames.shape)}: it holds no pixel")
+    low, high = (bound.item() for bound in frames.aminmax())
+    if math.isnan(low):
+        raise ValueError(f"{name} holds {int(frames.isnan().sum())} NaN of {frames.numel()} values")
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        raise ValueError(f"{name} has values in [{low:.4g}, {high:.4g}]; expected [0, 1]")
