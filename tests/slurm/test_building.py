@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ SLICES = 3
 OPTIONS = ("--raw", "raw", "--shard-mb", "1", "--size", "96", "--bad", "stop")
 """A video is more than 1 MB of frames, so each is a shard."""
 ARRAY = ("build", "kinetics", *OPTIONS, "--out", "built", "--slices", str(SLICES), "--cpus-per-task", "1")
+
+
+TOGETHER = f"touch begun-$SLURM_ARRAY_TASK_ID; until [ $(ls begun-* | wc -l) = {SLICES} ]; do sleep 0.1; done"
+"""Shell line by which all slices begin at one time, so that none is done before each is harmed."""
 
 
 @pytest.fixture
@@ -69,21 +74,33 @@ def has_begun(number: int) -> bool:
     return (Path(".built.parts") / f"train-{number:06d}.part.json").exists()
 
 
+def preempt(cluster: SlurmCluster, job: str) -> None:
+    """SLURM's warning before a preemption or a time limit; it comes, whatever scancel says of other elements."""
+    cluster.run("scancel", "--signal", "USR2", job, check=False)
+
+
+def kill(cluster: SlurmCluster, job: str) -> None:
+    (task,) = cluster.tasks(cluster.show(job)["JobId"]).values()
+    os.kill(task, signal.SIGKILL)
+
+
+def requeue(cluster: SlurmCluster, job: str) -> None:
+    cluster.run("scontrol", "requeue", job)
+
+
 def test_slices_that_are_preempted_killed_and_requeued_make_the_bytes_of_a_build_here(
     on_cluster: SlurmCluster, raw: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main([*ARRAY]) == 0
+    assert cli.main([*ARRAY, "--setup", TOGETHER]) == 0
     shown = capsys.readouterr().out
     jobs, logs = submitted()
     array = jobs[0].partition("_")[0]
     assert jobs == [f"{array}_{number}" for number in range(SLICES)]
     assert f"submitted array {array}: 3 slices of 1 CPUs" in shown
 
-    wait("all slices to be at work", lambda: all(map(has_begun, range(SLICES))))
-    on_cluster.run("scancel", "--signal", "USR2", jobs[0])
-    (task,) = on_cluster.tasks(on_cluster.show(jobs[1])["JobId"]).values()
-    os.kill(task, signal.SIGKILL)
-    on_cluster.run("scontrol", "requeue", jobs[2])
+    for number, harm in enumerate((preempt, kill, requeue)):
+        wait(f"slice {number + 1} to be at work", partial(has_begun, number))
+        harm(on_cluster, jobs[number])
     assert not Path("built").exists()
 
     wait("the dataset", lambda: Path("built/manifest.json").is_file())
