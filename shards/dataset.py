@@ -37,7 +37,7 @@ class ShardClips:
         num_frames: frames per clip in a batch: a window at a place that depends on (seed, position) in training, the
             first ones in evaluation. None takes whole clips, which must then be equally long.
         max_substitutions: 0 lets a damaged sample end the run. Otherwise another one takes its place and is reported
-            in the batch; a :class:`shards.ledger.SubstitutionLedger` counts them against this budget.
+            in the batch; a :class:`shards.substitution.SubstitutionLedger` counts them against this budget.
 
     Raises:
         ValueError: ``num_frames`` is less than 1.

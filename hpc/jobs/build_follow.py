@@ -88,7 +88,7 @@ def _patience_s(build: Submitted, states: dict[str, JobState], poll_s: float) ->
 def _standing(build: Submitted, states: dict[str, JobState]) -> str:
     """`3 RUNNING, 1 COMPLETED; 12 shards are complete`."""
     counts = Counter(state.state for state in states.values())
-    shards = len(list(Site(build.out).folder.glob("*.part.json")))
+    shards = len(list(Site.of(build.out).folder.glob("*.part.json")))
     slices = ", ".join(f"{count} {state}" for state, count in sorted(counts.items())) or "none in SLURM's memory"
     return f"slices: {slices}; {shards} shards are complete"
 

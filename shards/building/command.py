@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -21,6 +22,7 @@ from shards.encoding import Encoding
 from shards.errors import ShardError
 from shards.manifest import Manifest
 
+_WITHOUT_EFFECT = ("--slice", "--workers")
 _EPILOG = """\
 An interrupted build goes on where it was when the same command is given again: complete shards are kept beside OUT
 until all are there, and the bytes do not depend on --workers, interruptions or slices. As a SLURM array:
@@ -74,32 +76,32 @@ def run_builder(module: ModuleType, args: argparse.Namespace, command: str) -> M
     if not args.raw.exists():
         remedy = f"How to get it: python -m shards download {args.dataset}" if args.dataset in CATALOGUE else ""
         raise ShardError("no such file or folder for --raw", file=args.raw, remedy=remedy)
-    site = Site(args.out.absolute())
-    if not args.dry_run:
-        site.reach()
+    site = Site.of(args.out)
+    site.reach()
     kept = None if args.dry_run else site.lengths
     try:
         plan: BuildPlan = module.plan(args, ParallelSurvey(kept, args.workers))
     except BadSource as error:
         raise ShardError(str(error), remedy="Repair it, or leave out what cannot be used with --bad skip.") from error
+    plan = replace(plan, raw=args.raw if args.raw.is_dir() else args.raw.parent)
     if args.dry_run:
         print(describe(plan, cut_into_parts(plan, args.shard_mb), args.out, encoding, args.workers))
         return None
     for note in plan.notes:
         print(f"note: {note}", flush=True)
     options = BuildOptions(
-        args.out, args.encoding, args.workers, args.bad, part_of, args.shard_mb, without_slice(command)
+        args.out, args.encoding, args.workers, args.bad, part_of, args.shard_mb, whole_command(command)
     )
     return build(plan, options)
 
 
-def without_slice(command: str) -> str:
-    """The command of the whole build: all slices of one build must note the same."""
-    words = shlex.split(command)
+def whole_command(command: str) -> str:
+    """The command without what does not change a byte: its slice, its number of processes."""
     kept: list[str] = []
     skip = False
-    for word in words:
-        if not skip and not word.startswith("--slice"):
+    for word in shlex.split(command):
+        option = word.partition("=")[0]
+        if not skip and option not in _WITHOUT_EFFECT:
             kept.append(word)
-        skip = word == "--slice"
+        skip = word in _WITHOUT_EFFECT
     return shlex.join(kept)

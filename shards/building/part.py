@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from shards.atomic import sync_folder, write_atomically
-from shards.building.plan import BadSource, Item, Make, Notice, Part
-from shards.building.site import Site
+from shards.building.plan import BadSource, BuildPlan, Item, Notice, Part, name_of
+from shards.building.site import AT_WORK, Site
 from shards.encoding import Encoding
 from shards.errors import ShardError
-from shards.manifest import ArraySpec, ShardInfo
+from shards.manifest import ShardInfo
 from shards.writer import TarWriter
 
 Bad = Literal["stop", "skip"]
@@ -87,19 +87,17 @@ class PartMaker:
 
     Attributes:
         site: where the parts go.
-        make: turns an item into samples.
-        arrays: that each sample has.
+        plan: what is built, without its items.
         encoding: how uint8 arrays are stored.
-        fps: of the dataset.
         bad: ``skip`` leaves sources out that cannot be used; ``stop`` finishes no part that has one.
+        deadly: split and key of items that have killed their worker.
     """
 
     site: Site
-    make: Make
-    arrays: Mapping[str, ArraySpec]
+    plan: BuildPlan
     encoding: Encoding
-    fps: float | None
     bad: Bad
+    deadly: frozenset[tuple[str, str]] = frozenset()
 
     def __call__(self, part: Part, tick: Callable[[], None] = lambda: None) -> PartNote:
         """Make a part; ``tick`` is called after each item.
@@ -109,11 +107,11 @@ class PartMaker:
             ShardError: a sample is not as declared.
             OSError: as the file system says.
         """
-        identity = part.identity()
+        identity = part.identity(self.plan)
         with self.site.scratch() as scratch:
-            tar = TarWriter(scratch / part.tar, self.arrays, encoding=self.encoding, fps=self.fps)
+            tar = TarWriter(scratch / part.tar, self.plan.arrays, encoding=self.encoding, fps=self.plan.fps)
             try:
-                keys, digests, remarks = self._fill(tar, part, tick)
+                keys, digests, remarks = self._fill(tar, part, scratch / AT_WORK, tick)
             except BaseException:
                 tar.abandon()
                 raise
@@ -121,6 +119,8 @@ class PartMaker:
             refused = tuple(remark for remark in remarks if not remark.used)
             if refused and self.bad == "stop":
                 raise BadSources(refused)
+            note_path(self.site.folder, part).unlink(missing_ok=True)  # it would speak of another tar
+            sync_folder(self.site.folder)
             if not keys:
                 note = PartNote(identity, None, (), (), remarks)
             else:
@@ -132,26 +132,34 @@ class PartMaker:
         return note
 
     def _fill(
-        self, tar: TarWriter, part: Part, tick: Callable[[], None]
+        self, tar: TarWriter, part: Part, at_work: Path, tick: Callable[[], None]
     ) -> tuple[tuple[str, ...], tuple[str, ...], tuple[Remark, ...]]:
         keys: list[str] = []
         digests: list[str] = []
         remarks: list[Remark] = []
         for item in part.items:
+            at_work.write_text(json.dumps([part.tar, part.split, item.key]))
             try:
-                for found in self.make(item):
+                if (part.split, item.key) in self.deadly:
+                    raise BadSource("deadly", "its worker was killed, also alone: a crash of the decoder, or no memory")
+                for found in self.plan.make(item):
                     if isinstance(found, Notice):
-                        remarks.append(_remark(part, item, found.kind, found.detail, used=True))
+                        remarks.append(self._remark(part, item, found.kind, found.detail, used=True))
                     else:
                         digests.append(tar.add(found).hex())
                         keys.append(found.key)
             except BadSource as error:
-                remarks.append(_remark(part, item, error.kind, error.detail, used=False))
+                remarks.append(self._remark(part, item, error.kind, error.detail, used=False))
             except Exception as error:
                 error.add_note(f"while making {item.key} of split {part.split} from {item.source}")
                 raise
             tick()
         return tuple(keys), tuple(digests), tuple(remarks)
+
+    def _remark(self, part: Part, item: Item, kind: str, detail: str, *, used: bool) -> Remark:
+        whole = _printable(str(item.source))
+        source = _printable(name_of(item.source, self.plan.raw))
+        return Remark(part.split, item.key, source, kind, detail.removeprefix(f"{whole}: "), used)
 
 
 def note_path(folder: Path, part: Part) -> Path:
@@ -159,11 +167,5 @@ def note_path(folder: Path, part: Part) -> Path:
     return folder / part.tar.replace(".tar", ".part.json")
 
 
-def _remark(part: Part, item: Item, kind: str, detail: str, *, used: bool) -> Remark:
-    source = os.fsencode(item.source).decode("utf-8", "replace")  # a name need not be UTF-8
-    return Remark(part.split, item.key, source, kind, detail.removeprefix(f"{source}: "), used)
-
-
-def as_json(arrays: Mapping[str, ArraySpec]) -> dict[str, Any]:
-    """Declarations as JSON, to compare two builds by."""
-    return {name: asdict(spec) for name, spec in arrays.items()}
+def _printable(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "replace")  # a name need not be UTF-8

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from shards.errors import ShardError
 from shards.manifest import ArraySpec
 from shards.writer import Sample
+
+if TYPE_CHECKING:
+    from shards.building.video import Probe
 
 DEFAULT_SHARD_MB = 256
 _MIN_SHARD_BYTES = 16 << 20
@@ -85,6 +89,10 @@ class Survey(Protocol):
         """Number of decoded frames of each file; for one that cannot be decoded, why."""
         ...
 
+    def probes(self, files: Sequence[Path]) -> dict[Path, Probe | BadSource]:
+        """What the container of each file announces; for one that cannot be opened, why."""
+        ...
+
 
 @dataclass(frozen=True)
 class BuildPlan:
@@ -98,6 +106,7 @@ class BuildPlan:
         make: turns an item into samples.
         provenance: JSON for the manifest: builder, settings, where decisions come from.
         notes: lines that a person must see: what is missing, what was inferred.
+        raw: folder of the sources (set by the engine), which are known by their paths in it, wherever it lies.
     """
 
     name: str
@@ -107,6 +116,7 @@ class BuildPlan:
     make: Make
     provenance: dict[str, Any]
     notes: tuple[str, ...] = field(default=())
+    raw: Path | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -143,10 +153,11 @@ class Part:
         """Expected bytes of its arrays."""
         return sum(item.num_bytes for item in self.items)
 
-    def identity(self) -> str:
-        """Digest of the items and of their sources' lengths and time stamps: other sources, other digest."""
-        rows = [[item.key, dict(item.args), *_state_of(item.source)] for item in self.items]
-        return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+    def identity(self, plan: BuildPlan) -> str:
+        """Digest of the items, of their sources' lengths and time stamps, and of the form of the arrays."""
+        form = [[name, spec.dtype, spec.axes, spec.shape] for name, spec in plan.arrays.items()]
+        rows = [[item.key, dict(item.args), *_state_of(item.source, plan.raw)] for item in self.items]
+        return hashlib.sha256(json.dumps([form, rows], sort_keys=True).encode()).hexdigest()
 
 
 def cut_into_parts(plan: BuildPlan, shard_mb: int | None = None) -> list[Part]:
@@ -173,9 +184,28 @@ def cut_into_parts(plan: BuildPlan, shard_mb: int | None = None) -> list[Part]:
     return parts
 
 
-def _state_of(source: Path) -> tuple[str, int, int]:
+def name_of(source: Path, raw: Path | None) -> str:
+    """A source by its path in the raw folder; by its whole path if it lies elsewhere."""
+    if raw is None:
+        return str(source)
+    path = os.path.relpath(source.absolute(), raw.absolute())
+    return str(source.absolute()) if path.startswith("..") else path
+
+
+def sources_digest(plan: BuildPlan) -> str:
+    """Digest of names and lengths of all sources, and of what is taken of each."""
+    digest = hashlib.sha256()
+    for split, items in plan.splits.items():
+        for item in items:
+            row = [split, item.key, dict(item.args), *_state_of(item.source, plan.raw)[:2]]
+            digest.update(json.dumps(row, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def _state_of(source: Path, raw: Path | None) -> tuple[str, int, int]:
+    name = name_of(source, raw)
     try:
         state = source.stat()
-    except FileNotFoundError:
-        return str(source), -1, -1
-    return str(source), state.st_size, state.st_mtime_ns
+    except OSError:
+        return name, -1, -1
+    return name, state.st_size, state.st_mtime_ns

@@ -36,6 +36,7 @@ def print_report(remarks: Sequence[Remark], file: str) -> None:
         file: where the rest can be read; empty if nowhere.
     """
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     if not remarks:
@@ -45,9 +46,9 @@ def print_report(remarks: Sequence[Remark], file: str) -> None:
     table = Table("what was found", "sources", "in the dataset", "for instance", title="Sources to know about")
     for (used, kind), count in sorted(counts.items()):
         examples = [one for one in remarks if (one.used, one.kind) == (used, kind)]
-        shown = "\n".join(f"{Path(one.source).name}: {one.detail}" for one in examples[:_SHOWN])
+        shown = "\n".join(escape(f"{Path(one.source).name}: {one.detail}") for one in examples[:_SHOWN])
         more = f"\n... and {count - _SHOWN} more" if count > _SHOWN else ""
-        table.add_row(kind, str(count), "yes" if used else "no, left out", shown + more)
+        table.add_row(escape(kind), str(count), "yes" if used else "no, left out", shown + more)
     console.print(table)
     if file:
         console.print(f"all of them: {file}", highlight=False, markup=False)

@@ -21,7 +21,12 @@ from shards.atomic import locked, write_atomically
 from shards.errors import ShardError
 from shards.manifest import MANIFEST_FILE, Manifest
 
+AT_WORK = "at-work.json"
+"""In a worker's folder: tar, split and key of the item that it is making."""
 _SETTINGS = "build.json"
+_DEADLY = "deadly.json"
+STATE_FILES = (_SETTINGS, _DEADLY)
+"""In the folder of parts, beside the notes: what only the build needs."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +58,14 @@ class Slice:
 
 @dataclass(frozen=True)
 class Site:
-    """The place of a build of ``out``."""
+    """The place of a build of ``out``, which is its real path: a link would be replaced, not what it leads to."""
 
     out: Path
+
+    @classmethod
+    def of(cls, out: Path) -> Site:
+        """The place of a build of what ``out`` leads to."""
+        return cls(Path(os.path.realpath(out)))
 
     @property
     def folder(self) -> Path:
@@ -79,39 +89,50 @@ class Site:
         Raises:
             ShardError: it is, or it cannot.
         """
-        try:
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise unwritable(error, self.out) from error
-        if not os.access(self.out.parent, os.W_OK | os.X_OK):
-            raise unwritable(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), self.out)
+        parent = existing_parent(self.out)
+        if not parent.is_dir():
+            raise unwritable(NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(parent)), self.out)
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise unwritable(PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(parent)), self.out)
+        if os.path.ismount(self.out):
+            name = self.out / "NAME"
+            raise ShardError("is a mount point, which cannot be renamed", file=self.out, remedy=f"Give --out {name}.")
         if self.out.exists() and not (self.out / MANIFEST_FILE).is_file() and not _is_empty(self.out):
             raise _taken(self.out)
 
-    def built(self, settings: Mapping[str, Any]) -> Manifest | None:
-        """The manifest of OUT if it was built already with these settings, None if there is nothing.
+    def built(self, settings: Mapping[str, Any], sources: str) -> Manifest | None:
+        """The manifest of OUT if it is this very build's, None if there is nothing.
+
+        Args:
+            settings: of the build.
+            sources: their digest.
 
         Raises:
             ShardError: something else is there.
         """
         if not self.out.exists() or _is_empty(self.out):
             return None
-        if (self.out / MANIFEST_FILE).is_file():
-            manifest = Manifest.load(self.out)
-            if manifest.provenance.get("settings") == settings.get("settings") and manifest.name == settings["name"]:
-                return manifest
-        raise _taken(self.out)
+        if not (self.out / MANIFEST_FILE).is_file():
+            raise _taken(self.out)
+        manifest = Manifest.load(self.out)
+        found = manifest.provenance.get("build", {})
+        differing = list(_differences(found, {"sources": sources, **settings}))
+        if differing:
+            problem = f"already holds {manifest.name}, built otherwise: {differing[0]}"
+            raise ShardError(problem, file=self.out, remedy="Delete it, or choose another folder with --out.")
+        return manifest
 
     @contextmanager
-    def joined(self, settings: Mapping[str, Any], part_of: Slice) -> Iterator[Manifest | None]:
+    def joined(self, settings: Mapping[str, Any], sources: str, part_of: Slice) -> Iterator[Manifest | None]:
         """Take part in the build, alone or as a slice of it; yields the manifest if it is complete already.
 
         Raises:
             ShardError: another process builds here, or this build was begun with other settings.
         """
         own = self._lock_of(part_of)
+        self.out.parent.mkdir(parents=True, exist_ok=True)
         with self.alone():
-            manifest = self.built(settings)
+            manifest = self.built(settings, sources)
             if manifest is None:
                 self._refuse_others(part_of, own)
                 self._settle(settings)
@@ -141,11 +162,35 @@ class Site:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def take_suspects(self) -> set[tuple[str, str, str]]:
+        """Tar, split and key of the items that dead workers of this machine were at; what they left is removed."""
+        found = set()
+        for folder in self._left_by_the_dead():
+            if (at_work := folder / AT_WORK).exists() and (text := at_work.read_text()):
+                tar, split, key = json.loads(text)
+                found.add((tar, split, key))
+            shutil.rmtree(folder, ignore_errors=True)
+        return found
+
+    def deadly(self) -> frozenset[tuple[str, str]]:
+        """Split and key of items that have killed their workers."""
+        path = self.folder / _DEADLY
+        rows = json.loads(path.read_text()) if path.exists() else []
+        return frozenset((split, key) for split, key in rows)
+
+    def add_deadly(self, split: str, key: str) -> None:
+        """Note that an item kills its worker, also alone."""
+        rows = sorted([*self.deadly(), (split, key)])
+        write_atomically(self.folder / _DEADLY, json.dumps(rows).encode())
+
     def _sweep(self) -> None:
-        """Remove what dead processes of this machine have left."""
-        for folder in self.folder.glob(f".{socket.gethostname()}.*.tmp"):
-            if not Path(f"/proc/{folder.name.split('.')[-2]}").exists():
-                shutil.rmtree(folder, ignore_errors=True)
+        for folder in self._left_by_the_dead():
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _left_by_the_dead(self) -> list[Path]:
+        """Scratch folders of processes of this machine that are no more."""
+        mine = self.folder.glob(f".{socket.gethostname()}.*.tmp")
+        return [folder for folder in mine if not Path(f"/proc/{folder.name.split('.')[-2]}").exists()]
 
     def _lock_of(self, part_of: Slice) -> Path:
         return self.out.with_name(f".{self.out.name}.slice-{part_of.number}-of-{part_of.count}.lock")
@@ -185,6 +230,11 @@ def unwritable(error: OSError, out: Path) -> ShardError:
 def _taken(out: Path) -> ShardError:
     remedy = "Delete it, or choose another folder with --out."
     return ShardError("already exists and is not this dataset", file=out, remedy=remedy)
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest folder (or what is in its place) above a path that exists."""
+    return next(parent for parent in path.absolute().parents if os.path.lexists(parent))
 
 
 def _is_empty(folder: Path) -> bool:

@@ -21,6 +21,11 @@ from typing import Any, TypeVar
 
 from shards.errors import ShardError
 
+
+class WorkerKilled(ShardError):
+    """A worker process was killed: by the system for want of memory, by a crash of a decoder, or by somebody."""
+
+
 Thing = TypeVar("Thing")
 Result = TypeVar("Result")
 _POLL_S = 0.2
@@ -54,7 +59,7 @@ def run_in_workers(
         steps: how often ``work`` calls :func:`tick` in all; None counts things.
 
     Raises:
-        ShardError: a worker was killed.
+        WorkerKilled: a worker was killed.
         OSError: from ``work``; nothing more is begun then, and what had begun is ended.
         Exception: anything else from ``work``, after everything else is done.
     """
@@ -86,7 +91,7 @@ def run_in_workers(
             raise failure
     except BrokenProcessPool as error:
         problem = "a worker process was killed, perhaps for want of memory; what is complete is kept"
-        raise ShardError(problem, remedy="Run the same command again, with fewer --workers.") from error
+        raise WorkerKilled(problem, remedy="Run the same command again, with fewer --workers.") from error
     finally:
         processes = list((pool._processes or {}).values())
         pool.shutdown(wait=False, cancel_futures=True)

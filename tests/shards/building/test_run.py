@@ -79,6 +79,13 @@ def test_a_slice_that_comes_back_after_the_end_finds_its_work_done(files: list[P
     manifest = built(waves_plan(files), tmp_path / "out", part_of=Slice(1, 1))
     again = build(waves_plan(files), BuildOptions(tmp_path / "out", part_of=Slice(2, 3)))
     assert again == manifest
+    with pytest.raises(ShardError, match=r"settings\.level was 1, is 2"):
+        build(waves_plan(files, level=2), BuildOptions(tmp_path / "out", part_of=Slice(2, 3)))
+    with pytest.raises(ShardError, match="encoding was 'raw', is 'zstd'"):
+        build(waves_plan(files), BuildOptions(tmp_path / "out", encoding="zstd", part_of=Slice(2, 3)))
+    files[0].write_bytes(b"more")
+    with pytest.raises(ShardError, match="already holds waves, built otherwise: sources was"):
+        build(waves_plan(files), BuildOptions(tmp_path / "out", part_of=Slice(2, 3)))
     assert beside(tmp_path / "out") == []
 
 
@@ -222,10 +229,22 @@ def test_what_was_skipped_counts_as_missing_when_nothing_may_be_left_out(files: 
         build(waves_plan(files), BuildOptions(out, bad="stop", part_of=Slice(1, 2)))
 
 
-def test_a_split_without_any_usable_source_is_an_error(files: list[Path], tmp_path: Path) -> None:
+def test_a_split_without_any_usable_source_is_left_out_loudly(
+    files: list[Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     for file in files[-2:]:
         file.write_bytes(b"bad")
-    with pytest.raises(ShardError, match="split 'test' has no sample: none of its 2 sources"):
+    manifest = built(waves_plan(files), tmp_path / "out", bad="skip")
+    assert list(manifest.splits) == ["train"]
+    note = "no split test: none of its 2 sources can be used"
+    assert manifest.provenance["notes"] == ["a note", note]
+    assert note in capfd.readouterr().out
+
+
+def test_a_dataset_without_training_samples_is_an_error(files: list[Path], tmp_path: Path) -> None:
+    for file in files[:-2]:
+        file.write_bytes(b"bad")
+    with pytest.raises(ShardError, match="split train: none of 10 sources can be used"):
         build(waves_plan(files), BuildOptions(tmp_path / "out", bad="skip"))
     assert not (tmp_path / "out").exists()
 
