@@ -138,6 +138,8 @@ class Site:
                 self._settle(settings)
                 lock = locked(own, wait=False)
                 got_it = lock.__enter__()
+            else:
+                self._drop_free_locks()
         if manifest is not None:
             yield manifest
             return
@@ -191,6 +193,12 @@ class Site:
         """Scratch folders of processes of this machine that are no more."""
         mine = self.folder.glob(f".{socket.gethostname()}.*.tmp")
         return [folder for folder in mine if not Path(f"/proc/{folder.name.split('.')[-2]}").exists()]
+
+    def _drop_free_locks(self) -> None:
+        """Remove the locks of killed slices."""
+        for lock in self.out.parent.glob(f".{self.out.name}.slice-*-of-*.lock"):
+            with locked(lock, wait=False):
+                pass
 
     def _lock_of(self, part_of: Slice) -> Path:
         return self.out.with_name(f".{self.out.name}.slice-{part_of.number}-of-{part_of.count}.lock")

@@ -6,6 +6,8 @@ Axis letters: T frames, C channels, H height, W width.
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ CLIP_BYTES = int(np.prod(SHAPE))
 
 @dataclass(frozen=True)
 class MakeWave:
-    """One clip of one grey value; files that hold ``bad`` cannot be used, those with ``bug`` raise ValueError."""
+    """One clip of one grey value. A file that holds ``bad`` cannot be used, ``bug`` is an error, ``kill`` kills."""
 
     pause_s: float = 0.0
 
@@ -34,6 +36,8 @@ class MakeWave:
             raise BadSource("unreadable", "holds the word bad")
         if data == b"bug":
             raise ValueError("a bug")
+        if data == b"kill":
+            os.kill(os.getpid(), signal.SIGKILL)
         if len(data) > 1:
             yield Notice("long file", f"{len(data)} bytes, only the first counts")
         yield Sample(item.key, {"video": np.full(SHAPE, data[0], np.uint8)}, {"source": item.source.name})
