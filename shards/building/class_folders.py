@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from shards.building.picture import Look, Resize
 from shards.building.plan import BadSource, Item, Notice
-from shards.building.video import iterate_video, probe
+from shards.building.video import Frames, Pictures, check_rate, iterate_video, probe
 from shards.errors import ShardError
 from shards.manifest import ArraySpec, video_spec
 from shards.writer import Sample
@@ -82,7 +82,8 @@ def hold_out(num: int, fraction: float) -> tuple[list[int], list[int]]:
 def find_files(folder: Path) -> list[Path]:
     """Video files anywhere below a folder, sorted by path; hidden files and folders are not looked at.
 
-    Links to folders are followed, but none into a folder twice.
+    Links to folders are followed, but none into a folder twice. Links into nowhere are among the files: reading them
+    fails, which is then told; pipes, sockets and devices are not.
 
     Raises:
         ShardError: a folder may not be read: what is in it would be missing in silence.
@@ -95,13 +96,18 @@ def find_files(folder: Path) -> list[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files += [Path(parent, name) for name in names if is_video(name)]
+        files += [file for name in names if is_video(name) and may_be_video(file := Path(parent, name))]
     return sorted(files)
 
 
 def _unreadable(error: OSError) -> None:
     remedy = "Have its permissions changed, or move it away."
     raise ShardError(f"cannot be read: {error.strerror}", file=error.filename, remedy=remedy) from error
+
+
+def may_be_video(path: Path) -> bool:
+    """Whether this is a file, or a link to one, also where the link is broken."""
+    return os.path.isfile(path) or not os.path.exists(path)  # noqa: PTH110, PTH113 - these never raise
 
 
 def is_video(name: str) -> bool:
@@ -127,14 +133,21 @@ def estimate_frames(files: Sequence[Path], fps: float | None = None) -> list[int
             continue  # reported when its sample is made
         if found.frames:
             frames += found.frames * (fps / found.rate if fps and found.rate else 1)
-            num_bytes += file.stat().st_size
+            num_bytes += _size(file)
     per_byte = frames / num_bytes if num_bytes else 0.0
-    return [max(1, round(file.stat().st_size * per_byte)) for file in files]
+    return [max(1, round(_size(file) * per_byte)) for file in files]
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0  # reported when its sample is made
 
 
 @dataclass(frozen=True)
 class MakeLabelled:
-    """Samples of a video with a class: the whole video, or consecutive pieces of it.
+    """Samples of a video, with its class if the item has a label: the whole video, or consecutive pieces of it.
 
     Attributes:
         look: how a frame becomes a picture.
@@ -142,6 +155,8 @@ class MakeLabelled:
         min_frames: a video with fewer is too short.
         max_frames: longest piece; None takes whole videos.
         usual_rate: a file of another rate gets a notice; None: any rate will do.
+        keep_pieces: the complete pieces before damage are used, and the damage is a notice; otherwise the whole video
+            is refused.
     """
 
     look: Look
@@ -149,28 +164,28 @@ class MakeLabelled:
     min_frames: int
     max_frames: int | None = None
     usual_rate: float | None = None
+    keep_pieces: bool = False
 
     def __call__(self, item: Item) -> Iterator[Sample | Notice]:
         """Decode once, in the memory of one piece.
 
         Raises:
-            BadSource: the file cannot be decoded or is too short. Trouble after a complete piece is a notice: the
-                pieces before it are used.
+            BadSource: the file cannot be decoded (after a complete piece only without ``keep_pieces``) or is too short.
         """
         yield from self._rate_notice(item)
-        pictures: list[NDArray[np.uint8]] = []
+        pictures = Pictures(self.look)
         given = 0
         try:
-            for found in iterate_video(item.source, self.look, fps=self.fps):
+            for found in iterate_video(item.source, self.look, Frames(self.fps)):
                 if isinstance(found, Notice):
                     yield found
                     continue
                 if len(pictures) == self.max_frames:
                     yield self._sample(item, given, pictures)
-                    given, pictures = given + 1, []
+                    given += 1
                 pictures.append(found)
         except BadSource as error:
-            if not given:
+            if not given or not self.keep_pieces:
                 raise
             yield Notice(error.kind, f"{error.detail}; the {given * (self.max_frames or 0)} frames before it are used")
             return
@@ -181,10 +196,12 @@ class MakeLabelled:
         else:
             raise BadSource("too short", f"{len(pictures)} frames, --min-frames is {self.min_frames}")
 
-    def _sample(self, item: Item, number: int, pictures: list[NDArray[np.uint8]]) -> Sample:
+    def _sample(self, item: Item, number: int, pictures: Pictures) -> Sample:
         key = f"{item.key}=piece{number}" if number else item.key
         place = {} if self.max_frames is None else {"first_frame": number * self.max_frames}
-        arrays: dict[str, NDArray[Any]] = {"video": np.stack(pictures), "label": np.array(item.args["label"], np.int32)}
+        arrays: dict[str, NDArray[Any]] = {"video": pictures.taken()}
+        if "label" in item.args:
+            arrays["label"] = np.array(item.args["label"], np.int32)
         return Sample(key, arrays, item.args["about"] | place)
 
     def _rate_notice(self, item: Item) -> Iterator[Notice]:
@@ -227,7 +244,7 @@ def add_video_arguments(parser: argparse.ArgumentParser, *, resize: Resize, fps:
 
 def check_video_arguments(args: argparse.Namespace) -> None:
     """Raise ShardError if a number of :func:`add_video_arguments` is out of range."""
-    if args.fps is not None and not args.fps > 0:
-        raise ShardError(f"--fps {args.fps:g}: expected a number of frames per second above 0")
+    if args.fps is not None:
+        check_rate(args.fps, "--fps")
     if args.min_frames < 1:
         raise ShardError(f"--min-frames {args.min_frames}: expected at least 1")

@@ -44,11 +44,11 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from shards.building.class_folders import estimate_frames, plain_keys
+from shards.building.class_folders import estimate_frames, may_be_video, plain_keys
 from shards.building.picture import Look
 from shards.building.plan import BadSource, BuildPlan, Item, Notice, Survey
 from shards.building.published import train_valid_split
-from shards.building.video import Clip, read_video
+from shards.building.video import Clip, Frames, read_video
 from shards.errors import ShardError
 from shards.manifest import video_spec
 from shards.writer import Sample
@@ -117,7 +117,7 @@ class MakeHuman:
             return
         phases: list[int] = item.args["phases"]
         step = self.stride if phases == [0] else 1
-        clip = read_video(item.source, self.look, stride=step)
+        clip = read_video(item.source, self.look, Frames(stride=step))
         yield from _notices(clip)
         least, keys = item.args["min_frames"], item.args["keys"]
         for key, phase in zip(keys, phases, strict=True):
@@ -129,7 +129,7 @@ class MakeHuman:
 
     def _clip(self, item: Item) -> Iterator[Sample | Notice]:
         start, wanted = item.args["start"], item.args["frames"]
-        clip = read_video(item.source, self.look, start=start, frames=wanted, stride=self.stride)
+        clip = read_video(item.source, self.look, Frames(start=start, count=wanted, stride=self.stride))
         yield from _notices(clip)
         place = {"draw": item.args["draw"], "start": start, "stride": self.stride}
         yield Sample(item.key, {"video": clip.frames_TCHW}, item.args["about"] | place)
@@ -194,8 +194,12 @@ def find_videos(raw: Path, subjects: Sequence[int]) -> list[HumanVideo]:
     for subject in subjects:
         folder = raw / f"S{subject}" / "Videos"
         files = folder.iterdir() if folder.is_dir() else ()
-        found += [HumanVideo(f, subject) for f in files if f.suffix.lower() == ".mp4" and f.name[0] not in "_."]
+        found += [HumanVideo(f, subject) for f in files if _is_wanted(f)]
     return sorted(found, key=lambda video: video.published_name)
+
+
+def _is_wanted(file: Path) -> bool:
+    return file.suffix.lower() == ".mp4" and file.name[0] not in "_." and may_be_video(file)
 
 
 def draw_clips(lengths: Sequence[int], num_clips: int, num_frames: int, stride: int) -> list[tuple[int, int]]:

@@ -20,7 +20,8 @@ The papers of this project publish no preparation of Kinetics; the defaults are 
 --test-from val   test is val, as papers report on Kinetics; valid is 5 % of train by SRVP's rule (numpy seed 42), so
                   that nothing is chosen on the test videos. The dataset's own test videos are left out.
 
-Dead and damaged videos are usual here: they are left out and reported, unless --bad stop.
+Dead and damaged videos are usual here: they are left out and reported, unless --bad stop. Of a video of several
+samples those before the damage are used, but not with --bad stop.
 """
 
 from __future__ import annotations
@@ -115,14 +116,14 @@ def plan(args: argparse.Namespace, survey: Survey) -> BuildPlan:  # noqa: ARG001
     if not any(videos.values()):
         raise ShardError(f"no video to build from; {_LAYOUTS}", file=args.raw)
     look = Look(args.size, args.crop, args.resize)
-    make = MakeLabelled(look, args.fps, args.min_frames, max_frames=args.max_frames)
+    make = MakeLabelled(look, args.fps, args.min_frames, args.max_frames, keep_pieces=args.bad == "skip")
     names = ("test_from", "size", "crop", "resize", "fps", "min_frames", "max_frames")
     provenance = {
         "builder": "kinetics",
         "settings": {name: getattr(args, name) for name in names},
         "look": asdict(look),
         "classes": list(found.classes),
-        "videos": {split: len(some) for split, some in videos.items()},
+        "videos planned": {split: len(some) for split, some in videos.items()},
     }
     return BuildPlan(
         name=f"kinetics-{args.size}",

@@ -48,7 +48,7 @@ from shards.building.kth_test_set import NUM_FRAMES, DrawnSplit, available_clips
 from shards.building.picture import Look
 from shards.building.plan import BuildPlan, Item, Notice, Survey
 from shards.building.published import train_valid_split
-from shards.building.video import read_video
+from shards.building.video import Frames, read_video
 from shards.errors import ShardError
 from shards.manifest import video_spec
 from shards.writer import Sample
@@ -123,7 +123,7 @@ class MakeKth:
         if "start" in item.args:
             yield from self._test_clip(item)
             return
-        clip = read_video(item.source, self.look, fps=FPS, exact_length=True)
+        clip = read_video(item.source, self.look, Frames(fps=FPS, exact_length=True))
         yield from clip.notices
         if "ranges" not in item.args:
             yield Sample(item.key, {"video": clip.frames_TCHW}, item.args["about"])
@@ -140,7 +140,7 @@ class MakeKth:
 
     def _test_clip(self, item: Item) -> Iterator[Sample | Notice]:
         start = item.args["start"]
-        clip = read_video(item.source, self.look, fps=FPS, start=start, frames=NUM_FRAMES)
+        clip = read_video(item.source, self.look, Frames(fps=FPS, start=start, count=NUM_FRAMES))
         yield from clip.notices
         yield Sample(item.key, {"video": clip.frames_TCHW}, item.args["about"])
 

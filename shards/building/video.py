@@ -33,7 +33,76 @@ if TYPE_CHECKING:
     import av
 
 _LONGEST_GAP_SECONDS = 60
+_LEAST_FPS = 1 / 1000
+_FIRST_ROOM = 16  # pictures
 _UNEVEN_SHARE = Fraction(1, 10)  # of a frame's time; time stamps that differ by less are called even
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Which frames of a file: number ``start``, ``start + stride``, ...
+
+    Attributes:
+        fps: resample by time stamps to this rate, before ``start`` and ``stride`` count; None takes every frame.
+        start: number of the first one.
+        count: how many are needed; None for all there are.
+        stride: from each one to the next.
+        exact_length: a file with one frame less than announced is truncated, and one frame that was not decoded
+            without errors is damage; otherwise 1 % and one frame are forgiven. A file's length is looked at only where
+            it is read to its end.
+
+    Raises:
+        ShardError: numbers out of range.
+    """
+
+    fps: float | None = None
+    start: int = 0
+    count: int | None = None
+    stride: int = 1
+    exact_length: bool = False
+
+    def __post_init__(self) -> None:
+        if self.start < 0 or self.stride < 1 or (self.count is not None and self.count < 1):
+            raise ShardError(f"need start >= 0, stride and count >= 1; found {self}")
+        if self.fps is not None:
+            check_rate(self.fps, "frames per second")
+
+
+ALL_FRAMES = Frames()
+
+
+class Pictures:
+    """Pictures in one array that grows in place: memory is that of the pictures and at most an eighth more.
+
+    Args:
+        look: that they have.
+    """
+
+    def __init__(self, look: Look) -> None:
+        self._shape = look.num_channels, look.size, look.size
+        self._room_TCHW = np.empty((_FIRST_ROOM, *self._shape), np.uint8)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, picture_CHW: NDArray[np.uint8]) -> None:
+        """Take in one more."""
+        room = len(self._room_TCHW)
+        if self._count == room:
+            self._resize(room + max(_FIRST_ROOM, room // 8))
+        self._room_TCHW[self._count] = picture_CHW
+        self._count += 1
+
+    def taken(self) -> NDArray[np.uint8]:
+        """All so far (TCHW), which are then forgotten here."""
+        self._resize(self._count)
+        taken_TCHW = self._room_TCHW
+        self._room_TCHW, self._count = np.empty((_FIRST_ROOM, *self._shape), np.uint8), 0
+        return taken_TCHW
+
+    def _resize(self, room: int) -> None:
+        self._room_TCHW.resize((room, *self._shape), refcheck=False)  # Linux moves pages: nothing is copied
 
 
 @dataclass(frozen=True)
@@ -70,84 +139,53 @@ class Probe:
     duration: float | None
 
 
-def read_video(
-    path: Path,
-    look: Look,
-    *,
-    fps: float | None = None,
-    start: int = 0,
-    frames: int | None = None,
-    stride: int = 1,
-    max_frames: int | None = None,
-    exact_length: bool = False,
-) -> Clip:
-    """The pictures ``start``, ``start + stride``, ... of a file.
+def read_video(path: Path, look: Look, which: Frames = ALL_FRAMES) -> Clip:
+    """Pictures of a file, in the memory of the clip alone.
 
     Args:
         path: of the file.
         look: how a frame becomes a picture.
-        fps: resample by time stamps to this rate, before ``start`` and ``stride`` count; None takes every frame.
-        start: number of the first picture.
-        frames: how many pictures are needed; None for all there are.
-        stride: from each picture to the next.
-        max_frames: stop after so many.
-        exact_length: a file with one frame less than announced is truncated; otherwise 1 % and one frame are forgiven.
-            Looked at only where the file is read to its end.
+        which: frames are wanted.
 
     Raises:
-        BadSource: ``unreadable``; ``no frames``; ``truncated``; ``damaged`` where over 1 % does not decode; ``time
-            stamps`` with gaps of over a minute; ``too short`` for ``start`` and ``frames``; a crop box ``outside the
-            frame``.
-        ShardError: numbers out of range.
+        BadSource: ``unreadable``; ``no frames``; ``truncated``; ``damaged`` where over 1 % does not decode or not
+            without errors; ``time stamps`` with gaps of over a minute; ``too short`` for ``which``; a crop box
+            ``outside the frame``.
     """
     notices: list[Notice] = []
-    pictures: list[NDArray[np.uint8]] = []
-    options = {"fps": fps, "start": start, "frames": frames, "stride": stride, "max_frames": max_frames}
-    for piece in iterate_video(path, look, **options, exact_length=exact_length):  # type: ignore[arg-type]
+    pictures = Pictures(look)
+    for piece in iterate_video(path, look, which):
         if isinstance(piece, Notice):
             notices.append(piece)
         else:
             pictures.append(piece)
-    if not pictures:
-        raise BadSource("too short", f"{printable(path)} has no frame number {start}")
-    return Clip(np.stack(pictures), probe(path).rate, tuple(notices))
+    if not len(pictures):
+        raise BadSource("too short", f"{printable(path)} has no frame number {which.start}")
+    return Clip(pictures.taken(), probe(path).rate, tuple(notices))
 
 
-def iterate_video(
-    path: Path,
-    look: Look,
-    *,
-    fps: float | None = None,
-    start: int = 0,
-    frames: int | None = None,
-    stride: int = 1,
-    max_frames: int | None = None,
-    exact_length: bool = False,
-) -> Iterator[NDArray[np.uint8] | Notice]:
+def iterate_video(path: Path, look: Look, which: Frames = ALL_FRAMES) -> Iterator[NDArray[np.uint8] | Notice]:
     """The pictures of :func:`read_video` one by one (uint8 CHW), in bounded memory; notices come last.
 
     Raises:
         BadSource: as :func:`read_video`; what is wrong with the end of a file is known after its last picture.
-        ShardError: numbers out of range.
     """
-    wanted = [number for number in (frames, max_frames) if number is not None]
-    if start < 0 or stride < 1 or min(wanted, default=1) < 1 or (fps is not None and not fps > 0):
-        raise ShardError(f"need start >= 0, stride, frames >= 1, fps > 0; found {start=}, {stride=}, {wanted=}, {fps=}")
     with _opened(path) as (container, stream):
         forget_filters()
         decoding = _Decoding(path, container, stream)
-        shown = decoding.frames() if fps is None else decoding.resampled(Fraction(fps).limit_denominator(1001))
+        shown = decoding.frames() if which.fps is None else decoding.resampled(as_fraction(which.fps))
         given = 0
-        for given, frame in enumerate(islice(shown, start, None, stride), start=1):
+        for given, frame in enumerate(islice(shown, which.start, None, which.stride), start=1):
             yield look.picture(frame, stream.sample_aspect_ratio or Fraction(1))
-            if given == min(wanted, default=None):
+            if given == which.count:
                 break
         else:
-            decoding.check_length(exact=exact_length)
-            if frames is not None:
-                wanted_too = f"needed {frames} from number {start} on in steps of {stride}"
-                raise BadSource("too short", f"{printable(path)} gives {given} pictures, {wanted_too}")
-        yield from decoding.notices(fps)
+            decoding.check_length(exact=which.exact_length)
+            if which.count is not None:
+                wanted = f"needed {which.count} from number {which.start} on in steps of {which.stride}"
+                raise BadSource("too short", f"{printable(path)} gives {given} pictures, {wanted}")
+        decoding.check_damage(exact=which.exact_length)
+        yield from decoding.notices(which.fps)
 
 
 def count_frames(path: Path, *, exact_length: bool = False) -> int:
@@ -155,7 +193,7 @@ def count_frames(path: Path, *, exact_length: bool = False) -> int:
 
     Args:
         path: of the file.
-        exact_length: as for :func:`read_video`.
+        exact_length: as in :class:`Frames`.
 
     Raises:
         BadSource: ``unreadable``, ``no frames``, ``truncated``, ``damaged`` or ``time stamps``.
@@ -165,6 +203,7 @@ def count_frames(path: Path, *, exact_length: bool = False) -> int:
         for _ in decoding.frames():
             pass
         decoding.check_length(exact=exact_length)
+        decoding.check_damage(exact=exact_length)
         return decoding.decoded
 
 
@@ -206,11 +245,15 @@ class _Decoding:
         self._shortest: int | None = None
         self._longest = 0
         self._lost = 0
+        self._corrupt = 0
         self._backwards = 0
         self._repeated = 0
 
     def frames(self) -> Iterator[av.VideoFrame]:
-        """All frames as decoded. A packet that cannot be decoded is passed over, as players do."""
+        """All frames as decoded. A packet that cannot be decoded is passed over, as players do.
+
+        Where only a part of a packet is damaged FFmpeg paints over it from the frames before, and marks the frame.
+        """
         import av
 
         for packet in self._packets():
@@ -222,6 +265,7 @@ class _Decoding:
             for frame in frames:
                 self._note_time(frame)
                 self.decoded += 1
+                self._corrupt += frame.is_corrupt
                 yield frame
 
     def _packets(self) -> Iterator[av.Packet]:
@@ -277,14 +321,25 @@ class _Decoding:
         found = (self._end + max(self._longest, self._usual_step)) * self._stream.time_base
         if seconds and found < seconds * Fraction(99, 100):
             raise BadSource("truncated", f"{self._name}: {float(found):.2f} of {float(seconds):.2f} announced seconds")
-        if self._lost > (0 if exact else _forgiven(self.decoded)):
-            packets = f"{self._lost} packets beside {self.decoded} good frames"
-            raise BadSource("damaged", f"{self._name}: {packets} could not be decoded")
+
+    def check_damage(self, *, exact: bool) -> None:
+        """Raise BadSource where over 1 % and one of the frames so far are lost or were decoded with errors.
+
+        Raises:
+            BadSource: ``damaged``; with ``exact`` a single frame suffices.
+        """
+        if self._lost + self._corrupt > (0 if exact else _forgiven(self.decoded)):
+            raise BadSource("damaged", f"{self._name}: {self._damage()}")
+
+    def _damage(self) -> str:
+        lost = [f"{self._lost} packets could not be decoded"] * bool(self._lost)
+        corrupt = [f"{self._corrupt} of {self.decoded} frames were decoded with errors"] * bool(self._corrupt)
+        return ", ".join(lost + corrupt)
 
     def notices(self, fps: float | None) -> Iterator[Notice]:
         """What is odd about the frames so far; ``fps`` is the rate they were resampled to."""
-        if self._lost:
-            yield Notice("damaged frames", f"{self._lost} packets could not be decoded and are missing")
+        if self._lost or self._corrupt:
+            yield Notice("damaged frames", self._damage())
         tick = self._stream.time_base
         if self._shortest is not None and self._longest - self._shortest > max(2, self._usual_step * _UNEVEN_SHARE):
             steps = f"{float(self._shortest * tick):.3f} to {float(self._longest * tick):.3f} s from frame to frame"
@@ -336,6 +391,17 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoS
 def printable(path: Path) -> str:
     """A path for messages: bytes that are no UTF-8 are replaced."""
     return os.fsencode(path).decode("utf-8", "replace")
+
+
+def check_rate(fps: float, name: str) -> None:
+    """Raise ShardError unless this is a rate to resample to."""
+    if not _LEAST_FPS <= fps < math.inf:
+        raise ShardError(f"{name} {fps:g}: expected a finite number of at least {_LEAST_FPS:g}")
+
+
+def as_fraction(fps: float) -> Fraction:
+    """A rate that a person typed: 29.97 is 2997/100, and 30000 / 1001 stays what it is."""
+    return Fraction(fps).limit_denominator(1_000_000)
 
 
 def _forgiven(num_frames: int) -> int:

@@ -8,15 +8,16 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from shards.building.class_folders import VIDEO_SUFFIXES, find_files, is_video
+from shards.building.class_folders import VIDEO_SUFFIXES, find_files, is_video, may_be_video
 from shards.building.video import printable
 from shards.errors import ShardError
 
 SPLITS = ("train", "valid", "test")
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _EXAMPLE = "Write it so:\n    path,label,split\n    clips/a.mp4,running,train"
 
 
@@ -43,10 +44,12 @@ def list_videos(raw: Path) -> list[ListedVideo]:
 
     Args:
         raw: a folder, searched with all folders below; or a ``.csv`` table with a header: ``path``, and perhaps
-            ``label`` and ``split``; or a text file with a path in each line. Paths are relative to the list's folder.
+            ``label`` and ``split``; ``.tsv``, the same with tabs; or a text file with a path in each line, but for
+            empty lines and those that begin with ``#``. Paths are relative to the list's folder.
 
     Raises:
-        ShardError: nothing there, files that do not exist or are named twice, a malformed table.
+        ShardError: nothing there, files that do not exist or are named twice, a malformed table. A broken link is a
+            file: reading it fails, which is then told.
     """
     if raw.is_dir():
         return _in_folder(raw)
@@ -55,11 +58,12 @@ def list_videos(raw: Path) -> list[ListedVideo]:
     if is_video(raw.name):
         raise ShardError("this is a video, expected a folder or a list", file=raw, remedy=f"Give --raw {raw.parent}")
     try:
-        text = raw.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
+        with raw.open(encoding="utf-8-sig", newline="") as lines:
+            delimiter = _DELIMITERS.get(raw.suffix.lower())
+            found = _in_lines(raw, lines) if delimiter is None else _in_table(raw, lines, delimiter)
+    except (UnicodeDecodeError, csv.Error) as error:
         problem = f"not a list of videos: {error}"
         raise ShardError(problem, file=raw, remedy="Give a folder of videos, or a list in UTF-8.") from error
-    found = _in_table(raw, text) if raw.suffix.lower() == ".csv" else _in_lines(raw, text)
     if not found:
         raise ShardError("names no videos", file=raw, remedy="Write the path of one video in each line.")
     _check_files(found, raw)
@@ -77,12 +81,13 @@ def _in_folder(raw: Path) -> list[ListedVideo]:
     return found
 
 
-def _in_lines(raw: Path, text: str) -> list[ListedVideo]:
-    return [_listed(raw, line.strip()) for line in text.splitlines() if line.strip()]
+def _in_lines(raw: Path, lines: Iterable[str]) -> list[ListedVideo]:
+    paths = (line.strip() for line in lines)
+    return [_listed(raw, path) for path in paths if path and not path.startswith("#")]
 
 
-def _in_table(raw: Path, text: str) -> list[ListedVideo]:
-    reader = csv.DictReader(text.splitlines())
+def _in_table(raw: Path, lines: Iterable[str], delimiter: str) -> list[ListedVideo]:
+    reader = csv.DictReader(lines, delimiter=delimiter, strict=True)
     columns = [column.strip() for column in reader.fieldnames or ()]
     if "path" not in columns:
         problem = f"no column 'path' in the header; found: {', '.join(columns) or 'nothing'}"
@@ -105,7 +110,10 @@ def _listed(raw: Path, path: str, label: str | None = None, split: str | None = 
 
 
 def _check_files(found: Sequence[ListedVideo], raw: Path) -> None:
-    missing = [video.name for video in found if not video.file.is_file()]
+    strange = [video.name for video in found if not may_be_video(video.file)]
+    if strange:
+        raise ShardError(f"{len(strange)} of {len(found)} listed paths are no files (first: {strange[0]})", file=raw)
+    missing = [video.name for video in found if not os.path.lexists(video.file)]
     if missing:
         problem = f"{len(missing)} of {len(found)} listed files do not exist (first: {missing[0]})"
         raise ShardError(problem, file=raw, remedy=f"Paths are relative to {raw.absolute().parent}")

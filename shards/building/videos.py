@@ -4,8 +4,9 @@ In, one of:
 
     a folder            all videos in it and below
     a .csv file         a header, then a video in each row: path, and perhaps label (a word) and split (train, valid or
-                        test); paths are relative to the file's folder
-    another text file   the path of a video in each line, relative to the file's folder
+                        test); paths are relative to the file's folder; .tsv: the same with tabs for commas
+    another text file   the path of a video in each line, relative to the file's folder; empty lines and those that
+                        begin with # are passed over
 
 Out: ``video``, uint8 TCHW; with labels also ``label``, int32: the place of the class among all names in sorted order.
 
@@ -15,10 +16,12 @@ Out: ``video``, uint8 TCHW; with labels also ``label``, int32: the place of the 
                   video each where there are three; or three shares train,valid,test. Names decide where a video goes
                   (the rank of its name's digest with --split-seed), not the order of files.
 --max-frames N    a longer video becomes several samples, one after the other, of at most N frames, all in one split; a
-                  rest shorter than --min-frames is left out. A process holds one sample in memory.
+                  rest shorter than --min-frames is left out. MEASURED: a process of --workers needs the size of its
+                  largest sample twice, and three times with --encoding mp4; 2048 frames of 256x256 are 384 MiB.
 --crop            center: the centre square; squash: the whole frame; L,T,R,B: a box in pixels of the frame.
 
-Files that cannot be read, are truncated or too short are left out and listed at the end, unless --bad stop.
+Files that cannot be read, are truncated or too short are left out and listed at the end, unless --bad stop. Of a long
+video the pieces before its damage are used, but not with --bad stop.
 """
 
 from __future__ import annotations
@@ -28,55 +31,27 @@ import hashlib
 import math
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, cast, get_args
 
 from shards.building.class_folders import MakeLabelled, check_video_arguments, plain_keys
 from shards.building.picture import Crop, Look, Resize
-from shards.building.plan import BadSource, BuildPlan, Item, Notice, Survey
-from shards.building.video import Probe, probe
+from shards.building.plan import BadSource, BuildPlan, Item, Survey
+from shards.building.video import Probe
 from shards.building.video_list import SPLITS, ListedVideo, list_videos
 from shards.errors import ShardError
 from shards.manifest import ArraySpec, video_spec
-from shards.writer import Sample
 
 DEFAULT_BAD = "skip"
 DEFAULT_SPLIT = "0.9"
 
 _SAME_RATE = 1e-4  # 29.97 and 30 frames per second differ by 1e-3
-_PROBES_AT_A_TIME = 16
 
 Plain = Literal["center", "squash"]
 Shares = tuple[float, float, float]
 Probed = Sequence[Probe | BadSource]
-
-
-@dataclass(frozen=True)
-class MakeVideos:
-    """Samples of a video: those of :class:`MakeLabelled`, without the label where there are none.
-
-    Attributes:
-        labelled: makes them.
-        has_labels: whether the label stays.
-    """
-
-    labelled: MakeLabelled
-    has_labels: bool
-
-    def __call__(self, item: Item) -> Iterator[Sample | Notice]:
-        """As :class:`MakeLabelled`.
-
-        Raises:
-            BadSource: the file cannot be used.
-        """
-        for made in self.labelled(item):
-            if isinstance(made, Sample) and not self.has_labels:
-                yield replace(made, arrays={"video": made.arrays["video"]})
-            else:
-                yield made
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--labels", choices=("from-folders",), help=labels_help)
 
 
-def plan(args: argparse.Namespace, survey: Survey) -> BuildPlan:  # noqa: ARG001 - lengths decide nothing here
+def plan(args: argparse.Namespace, survey: Survey) -> BuildPlan:
     """What is to be built of the videos that ``args.raw`` names; reads containers' headers, decodes nothing.
 
     Raises:
@@ -108,12 +83,12 @@ def plan(args: argparse.Namespace, survey: Survey) -> BuildPlan:  # noqa: ARG001
     look = Look(args.size, parse_crop(args.crop), args.resize, "luma" if args.gray else "rgb")
     videos = _with_labels(list_videos(args.raw), args.labels, args.raw)
     classes = sorted({video.label for video in videos if video.label is not None})
-    with ThreadPoolExecutor(_PROBES_AT_A_TIME) as pool:
-        probed = list(pool.map(_probe, [video.file for video in videos]))
+    headers = survey.probes([video.file for video in videos])
+    probed = [headers[video.file] for video in videos]
     splits, how = _splits(videos, probed, args)
     fps, notes = _common_rate(videos, probed, args.fps, args.raw)
-    make = MakeVideos(MakeLabelled(look, args.fps, args.min_frames, args.max_frames), bool(classes))
-    items = _items(videos, probed, classes, make.labelled)
+    make = MakeLabelled(look, args.fps, args.min_frames, args.max_frames, keep_pieces=args.bad == "skip")
+    items = _items(videos, probed, classes, make)
     arrays = {"video": video_spec(None, look.num_channels, look.size, look.size)}
     if classes:
         arrays["label"] = ArraySpec("int32", "", (), (0, len(classes) - 1))
@@ -123,7 +98,7 @@ def plan(args: argparse.Namespace, survey: Survey) -> BuildPlan:  # noqa: ARG001
         "settings": {name: getattr(args, name) for name in names},
         "look": asdict(look),
         "split from": how,
-        "videos": {split: len(places) for split, places in splits.items()},
+        "videos planned": {split: len(places) for split, places in splits.items()},
         **({"classes": classes} if classes else {}),
     }
     empty = [f"no split {name}: there are no videos for it" for name in SPLITS if not splits[name]]
@@ -240,13 +215,6 @@ def _is_hopeless(found: Probe | BadSource, fps: float | None, min_frames: int) -
     return isinstance(found, BadSource) or 0 < _length(found, fps) < min_frames
 
 
-def _probe(file: Path) -> Probe | BadSource:
-    try:
-        return probe(file)
-    except BadSource as error:
-        return error
-
-
 def _common_rate(
     videos: Sequence[ListedVideo], probed: Probed, fps: float | None, raw: Path
 ) -> tuple[float | None, list[str]]:
@@ -284,7 +252,7 @@ def _items(videos: Sequence[ListedVideo], probed: Probed, classes: Sequence[str]
         frames = 0 if isinstance(found, BadSource) else length or usual
         about = _about(video, labels, found)
         num_samples = -(-frames // (make.max_frames or frames or 1))
-        settings = {"label": about.get("label", 0), "about": about}
+        settings = {"about": about} | ({"label": about["label"]} if "label" in about else {})
         items.append(Item(key, video.file, settings, num_samples, frames * make.look.num_bytes))
     return items
 

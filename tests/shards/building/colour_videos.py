@@ -11,7 +11,7 @@ import av
 import numpy as np
 
 from shards.building.plan import BadSource, Notice
-from shards.building.video import count_frames
+from shards.building.video import Probe, count_frames, probe
 from shards.writer import Sample
 
 
@@ -52,20 +52,32 @@ def options(builder, raw: Path, *words: object, bad: str | None = None) -> argpa
     return args
 
 
-def survey(files: Sequence[Path]) -> dict[Path, int | BadSource]:
-    """Lengths as the engine's survey gives them."""
-    found: dict[Path, int | BadSource] = {}
-    for file in files:
+class Survey:
+    """The engine's survey, in this process.
+
+    Args:
+        decodes: whether a plan may have files decoded for their lengths.
+    """
+
+    def __init__(self, decodes: bool) -> None:
+        self._decodes = decodes
+
+    def __call__(self, files: Sequence[Path]) -> dict[Path, int | BadSource]:
+        assert self._decodes, f"lengths of {files} are not needed here"
+        return {file: self._of(count_frames, file) for file in files}
+
+    def probes(self, files: Sequence[Path]) -> dict[Path, Probe | BadSource]:
+        return {file: self._of(probe, file) for file in files}
+
+    @staticmethod
+    def _of(look, file):
         try:
-            found[file] = count_frames(file)
+            return look(file)
         except BadSource as error:
-            found[file] = error
-    return found
+            return error
 
 
-def no_survey(files: Sequence[Path]) -> dict[Path, int | BadSource]:
-    """For plans that must not decode anything."""
-    raise AssertionError(f"lengths of {files} are not needed here")
+survey, no_survey = Survey(decodes=True), Survey(decodes=False)
 
 
 def split_up(made: Iterable[Sample | Notice]) -> tuple[list[Sample], list[Notice]]:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from shards.building.picture import Look, resize_as_opencv
 from shards.building.plan import BadSource
-from shards.building.video import read_video
+from shards.building.video import Frames, read_video
 from shards.errors import ShardError
 from tests.conftest import shared_data
 
@@ -84,7 +84,7 @@ def test_a_coloured_avi_has_the_pixels_of_the_published_ffmpeg_call(tmp_path, si
 def test_kth_has_the_pixels_of_the_published_ffmpeg_call(tmp_path, clip, size):
     file = shared_data("kth", f"{clip}_uncomp.avi")
     expected = published_kth(file, size, tmp_path / "png")
-    found = read_video(file, Look(size, resize="ffmpeg-bicubic"), exact_length=True).frames_TCHW
+    found = read_video(file, Look(size, resize="ffmpeg-bicubic"), Frames(exact_length=True)).frames_TCHW
     assert found.shape == expected.shape and (found == expected).all()
 
 

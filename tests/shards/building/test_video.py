@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import tracemalloc
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 
 import av
+import imageio_ffmpeg
 import numpy as np
 import pytest
 
 from shards.building.picture import Look
 from shards.building.plan import BadSource, Notice
-from shards.building.video import count_frames, iterate_video, probe, read_video
+from shards.building.video import Frames, Pictures, as_fraction, count_frames, iterate_video, probe, read_video
 from shards.errors import ShardError
 from tests.conftest import shared_data
 from tests.shards.building.colour_videos import numbered, numbers_of, write_video
@@ -24,8 +27,8 @@ NTSC = Fraction(30000, 1001)
 NTSC_TO_25 = [0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 13, 14, 15, 16, 17, 19, 20, 21, 22, 23, 25, 26, 27, 28, 29]
 
 
-def numbers(file: Path, **options) -> list[int]:
-    return numbers_of(read_video(file, LOOK, **options).frames_TCHW)
+def numbers(file: Path, **which) -> list[int]:
+    return numbers_of(read_video(file, LOOK, Frames(**which)).frames_TCHW)
 
 
 def write_timed(path: Path, milliseconds: list[int]) -> Path:
@@ -69,11 +72,11 @@ def test_all_frames_come_in_order(clip):
     ("options", "expected"),
     [
         ({"start": 90}, list(range(90, 100))),
-        ({"start": 5, "frames": 3, "stride": 8}, [5, 13, 21]),
+        ({"start": 5, "count": 3, "stride": 8}, [5, 13, 21]),
         ({"stride": 40}, [0, 40, 80]),
-        ({"max_frames": 4}, [0, 1, 2, 3]),
-        ({"start": 98, "max_frames": 4}, [98, 99]),
-        ({"fps": 10, "start": 1, "frames": 3, "stride": 2}, [3, 9, 15]),
+        ({"count": 4}, [0, 1, 2, 3]),
+        ({"start": 98}, [98, 99]),
+        ({"fps": 10, "start": 1, "count": 3, "stride": 2}, [3, 9, 15]),
     ],
 )
 def test_start_stride_and_number_choose_frames(clip, options, expected):
@@ -92,7 +95,7 @@ def test_start_stride_and_number_choose_frames(clip, options, expected):
 )
 def test_resampling_takes_the_frame_that_is_shown(tmp_path, suffix, rate, count, fps, expected):
     file = write_video(tmp_path / f"clip.{suffix}", numbered(count), rate)
-    found = read_video(file, LOOK, fps=fps)
+    found = read_video(file, LOOK, Frames(fps=fps))
     assert numbers_of(found.frames_TCHW) == expected and found.notices == ()
 
 
@@ -102,9 +105,20 @@ def test_resampling_29_97_to_25(tmp_path, suffix):
     assert numbers(file, fps=25) == NTSC_TO_25
 
 
+def test_a_rate_far_below_one_still_gives_pictures(tmp_path):
+    file = write_video(tmp_path / "slow.mp4", numbered(12), Fraction(1, 50))  # ten minutes
+    assert numbers(file, fps=0.005) == [0, 4, 8]
+    assert numbers(file, fps=0.001) == [0]
+
+
+@pytest.mark.parametrize("fps", [Fraction(30000, 1001), Fraction(2997, 100), Fraction(24000, 1001), Fraction(3, 2000)])
+def test_rates_that_people_type_are_exact(fps):
+    assert as_fraction(float(fps)) == fps
+
+
 def test_a_higher_rate_repeats_frames_and_says_so(tmp_path):
     file = write_video(tmp_path / "clip.mp4", numbered(5), 10)
-    found = read_video(file, LOOK, fps=20)
+    found = read_video(file, LOOK, Frames(fps=20))
     assert numbers_of(found.frames_TCHW) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     assert [notice.kind for notice in found.notices] == ["upsampled"] and "5 pictures" in found.notices[0].detail
 
@@ -112,7 +126,7 @@ def test_a_higher_rate_repeats_frames_and_says_so(tmp_path):
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_a_variable_rate_is_resampled_by_time_and_told(tmp_path, suffix):
     file = write_timed(tmp_path / f"phone.{suffix}", [0, 40, 80, 200, 240, 400, 440])
-    resampled = read_video(file, LOOK, fps=10)
+    resampled = read_video(file, LOOK, Frames(fps=10))
     assert numbers_of(resampled.frames_TCHW)[:5] == [0, 2, 3, 4, 5]  # at 0, .1, .2, .3, .4 s
     assert kinds(resampled.notices) == ["variable frame rate"] and "0.040 to 0.160 s" in resampled.notices[0].detail
     as_stored = read_video(file, LOOK)
@@ -128,7 +142,7 @@ def test_time_counts_from_the_first_frame(tmp_path):
 def test_a_gap_of_hours_does_not_become_a_million_frames(tmp_path):
     file = write_timed(tmp_path / "broken.mkv", [0, 40, 80, 90_000_000, 90_000_040])
     with pytest.raises(BadSource, match=r"time stamps: .*frame 3"):
-        read_video(file, LOOK, fps=25)
+        read_video(file, LOOK, Frames(fps=25))
     assert numbers(file) == [0, 1, 2, 3, 4]  # frame by frame no time is needed
 
 
@@ -206,7 +220,7 @@ def test_a_truncated_file_is_told(tmp_path, suffix, damage):
         assert error.value.kind in ("truncated", "damaged") and str(file) in error.value.detail
 
 
-def test_a_hole_in_matroska_is_told_as_a_variable_rate(tmp_path):
+def test_a_hole_in_matroska_is_told(tmp_path):
     """It announces no number of frames, and what comes after the hole is found again."""
     file = tmp_path / "clip.mkv"
     write_mpeg4(tmp_path / "all.avi", [colourful(48, 64, seed) for seed in range(50)])
@@ -214,8 +228,8 @@ def test_a_hole_in_matroska_is_told_as_a_variable_rate(tmp_path):
     data, size = file.read_bytes(), file.stat().st_size
     file.write_bytes(data[: size // 2] + data[size * 6 // 10 :])
     found = read_video(file, LOOK)
-    assert 40 <= len(found.frames_TCHW) < 50 and kinds(found.notices) == ["variable frame rate"]
-    assert len(read_video(file, LOOK, fps=25).frames_TCHW) == 50  # the frame before the hole stays
+    assert 40 <= len(found.frames_TCHW) < 50 and kinds(found.notices) == ["damaged frames", "variable frame rate"]
+    assert len(read_video(file, LOOK, Frames(fps=25)).frames_TCHW) == 50  # the frame before the hole stays
 
 
 def test_one_frame_less_than_announced_is_forgiven_unless_the_length_must_be_exact(tmp_path):
@@ -224,7 +238,10 @@ def test_one_frame_less_than_announced_is_forgiven_unless_the_length_must_be_exa
     last = data.rindex(b"00dc", 0, data.rindex(b"idx1"))
     file.write_bytes(data[:last])
     assert numbers(file) == list(range(19)) and count_frames(file) == 19
-    for read in (lambda: read_video(file, LOOK, exact_length=True), lambda: count_frames(file, exact_length=True)):
+    for read in (
+        lambda: read_video(file, LOOK, Frames(exact_length=True)),
+        lambda: count_frames(file, exact_length=True),
+    ):
         with pytest.raises(BadSource, match=r"truncated: .*19 of 20 announced frames"):
             read()
 
@@ -239,6 +256,45 @@ def test_noise_in_the_middle_is_told_as_damage(tmp_path):
         read_video(file, LOOK)
 
 
+def spoilt(folder: Path, num_frames: int) -> Path:
+    """Ten seconds of H.264 with 8 zeros in so many frames; the FFmpeg program decodes all frames, with errors."""
+    whole, file = folder / "whole.mp4", folder / "spoilt.mp4"
+    program("-f", "lavfi", "-i", "testsrc2=s=160x120:r=30:d=10", "-c:v", "libx264", "-pix_fmt", "yuv420p", whole)
+    data = bytearray(whole.read_bytes())
+    with av.open(str(whole)) as container:
+        packets = sorted(container.demux(video=0), key=lambda packet: -packet.size)
+    for packet in packets[5 : 5 + num_frames]:
+        place = packet.pos + packet.size // 4
+        data[place : place + 8] = bytes(8)
+    assert num_frames * 8 < 0.002 * len(data)
+    file.write_bytes(data)
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(file), "-f", "null", "-"]
+    assert subprocess.run(command, check=True, capture_output=True).stderr
+    assert len(passthrough(file, 120, 160)) == 300
+    return file
+
+
+def test_frames_that_are_decoded_with_errors_are_damage(tmp_path):
+    file = spoilt(tmp_path, 40)
+    for read in (lambda: read_video(file, LOOK), lambda: count_frames(file)):
+        with pytest.raises(BadSource, match=r"damaged: .* of 300 frames were decoded with errors"):
+            read()
+    assert len(read_video(file, LOOK, Frames(count=3)).frames_TCHW) == 3
+    with pytest.raises(BadSource, match="damaged"):
+        read_video(file, LOOK, Frames(start=200, count=10))
+
+
+def test_a_frame_that_is_decoded_with_errors_is_told_unless_the_length_must_be_exact(tmp_path):
+    file = spoilt(tmp_path, 1)
+    (notice,) = read_video(file, LOOK).notices
+    assert notice == Notice("damaged frames", "1 of 300 frames were decoded with errors")
+    assert count_frames(file) == 300
+    with pytest.raises(BadSource, match=r"damaged: .*1 of 300 frames"):
+        count_frames(file, exact_length=True)
+    with pytest.raises(BadSource, match=r"damaged: .*1 of 300 frames"):
+        read_video(file, LOOK, Frames(exact_length=True))
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"RIFF" + bytes(5000), b"not a video\n" * 200, np.random.default_rng(0).bytes(9999)]
 )
@@ -251,6 +307,25 @@ def test_what_is_no_video_is_unreadable(tmp_path, suffix, content, capfd):
             read(file)
         assert error.value.kind == "unreadable" and str(file) in error.value.detail
     assert capfd.readouterr() == ("", "")
+
+
+def test_many_pictures_are_held_in_little_more_than_their_own_memory():
+    pictures = Pictures(Look(64))
+    count, picture_CHW = 4000, np.zeros((3, 64, 64), np.uint8)
+    tracemalloc.start()
+    try:
+        for number in range(count):
+            picture_CHW[:] = number % 251
+            pictures.append(picture_CHW)
+        taken_TCHW = pictures.taken()
+        current, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken_TCHW[:, 2, 63, 63].tolist() == [number % 251 for number in range(count)] and len(pictures) == 0
+    assert taken_TCHW.nbytes <= current < 1.01 * taken_TCHW.nbytes
+    assert peak < 1.15 * taken_TCHW.nbytes
+    pictures.append(picture_CHW)
+    assert len(pictures.taken()) == 1 and len(taken_TCHW) == count
 
 
 def test_sound_alone_a_folder_and_nothing_are_unreadable(tmp_path):
@@ -269,17 +344,19 @@ def test_names_that_look_like_protocols_or_patterns_are_names(tmp_path, clip):
 
 def test_too_few_frames_are_told(clip):
     with pytest.raises(BadSource, match=r"too short: .* gives 10 pictures, needed 11 from number 90 on"):
-        read_video(clip, LOOK, start=90, frames=11)
+        read_video(clip, LOOK, Frames(start=90, count=11))
     with pytest.raises(BadSource, match=r"too short: .* no frame number 100"):
-        read_video(clip, LOOK, start=100)
+        read_video(clip, LOOK, Frames(start=100))
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"fps": 0}, {"fps": -1.0}, {"start": -1}, {"stride": 0}, {"frames": 0}, {"max_frames": 0}]
+    "wrong", [{"fps": fps} for fps in (0, -1.0, 0.0009, float("inf"), float("nan"))] + [{"start": -1}, {"stride": 0}]
 )
-def test_numbers_out_of_range_are_refused(clip, wrong):
+def test_numbers_out_of_range_are_refused(wrong):
+    with pytest.raises(ShardError, match=r"found|expected"):
+        Frames(**wrong)
     with pytest.raises(ShardError, match="found"):
-        read_video(clip, LOOK, **wrong)
+        Frames(count=0)
 
 
 def test_pictures_come_one_by_one_before_the_end_of_the_file_is_seen(tmp_path):
@@ -295,8 +372,8 @@ def test_pictures_come_one_by_one_before_the_end_of_the_file_is_seen(tmp_path):
 def test_ucf101_files_with_odd_time_stamps_give_every_frame(name, count, rate):
     file = shared_data("ucf101", f"v_{name}_g01_c01.avi")
     everything = Look(240, (0, 0, 240, 240), "lanczos")
-    found = read_video(file, everything, exact_length=True)
+    found = read_video(file, everything, Frames(exact_length=True))
     assert (found.frames_TCHW.transpose(0, 2, 3, 1) == passthrough(file, 240, 320)[:, :, :240]).all()
     assert len(found.frames_TCHW) == count and found.rate == pytest.approx(rate, abs=1e-3) and found.notices == ()
-    at_25 = read_video(file, LOOK, fps=25)
+    at_25 = read_video(file, LOOK, Frames(fps=25))
     assert len(at_25.frames_TCHW) == (164 if rate == 25 else 90) and at_25.notices == ()  # 107 / 29.97 * 25 = 89.3

@@ -22,8 +22,8 @@ from tests.shards.building.colour_videos import no_survey, numbered, numbers_of,
 NAMES = [f"{group}/clip {number}.mp4" for group in ("cats", "dogs") for number in range(5)]
 
 
-def planned(raw: Path, *words: object) -> BuildPlan:
-    return videos.plan(options(videos, raw, *words), no_survey)
+def planned(raw: Path, *words: object, bad: str | None = None) -> BuildPlan:
+    return videos.plan(options(videos, raw, *words, bad=bad), no_survey)
 
 
 def items_of(plan: BuildPlan) -> Iterator[Item]:
@@ -86,7 +86,7 @@ def test_gray_and_fps_and_crop_do_what_they_say(raw):
     luma = [round(0.299 * n + 0.587 * (255 - n) + 0.114 * 7) for n in (0, 5, 10, 15)]
     assert sample.arrays["video"].shape == (4, 1, 8, 8)
     assert sample.arrays["video"][:, 0, 0, 0].tolist() == luma
-    assert plan.make.labelled.look.crop == (4, 2, 12, 10)
+    assert plan.make.look.crop == (4, 2, 12, 10)
 
 
 def test_a_long_video_becomes_pieces_in_one_split(tmp_path):
