@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import subprocess
 
@@ -378,3 +379,16 @@ def test_the_whole_way_to_a_training_batch(small, tmp_path):
     assert fetched.arrays["video"].shape == (4, 3, 3, 16, 16)
     for video_TCHW in fetched.arrays["video"]:
         assert set(np.diff(numbers_of(video_TCHW))) == {8}
+
+
+def test_a_broken_link_is_a_source_that_cannot_be_read(small, tmp_path):
+    (tmp_path / "S1").symlink_to(small / "S1")
+    folder = tmp_path / "S5" / "Videos"
+    folder.mkdir(parents=True)
+    (folder / "Lost 1.54138969.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    os.mkfifo(folder / "Pipe 1.54138969.mp4")
+    plan = human.plan(options(human, tmp_path, *SHORT, "--test-set", "none"), no_survey)
+    items = {item.source.name: item for items in plan.splits.values() for item in items}
+    assert sorted(items) == ["Directions 1.54138969.mp4", "Lost 1.54138969.mp4"]
+    with pytest.raises(BadSource, match=r"unreadable: .*No such file"):
+        list(plan.make(items["Lost 1.54138969.mp4"]))

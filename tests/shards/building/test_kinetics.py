@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 
 import numpy as np
@@ -268,6 +269,32 @@ def test_a_truncated_video_gives_its_complete_pieces_or_nothing(tmp_path, max_fr
     assert sum(len(sample.arrays["video"]) for sample in samples) == kept
     assert [notice.kind for notice in notices] == ["truncated"]
     assert "the 40 frames before it are used" in notices[0].detail
+
+
+def test_a_build_that_may_leave_nothing_out_stops_at_damage_after_a_complete_piece(tmp_path):
+    cut_short(write_video(tmp_path / "raw" / "train" / "x" / "v.avi", numbered(100, 16, 16)), 50)
+    words = ("--size", 8, "--max-frames", 20)
+    plan = kinetics.plan(options(kinetics, tmp_path / "raw", *words, bad="stop"), no_survey)
+    with pytest.raises(BadSource, match="truncated"):
+        list(plan.make(plan.splits["train"][0]))
+    with pytest.raises(ShardError):
+        build(plan, BuildOptions(tmp_path / "out", bad="stop"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_broken_link_is_a_source_that_cannot_be_read(folders):
+    (folders / "train" / "zumba" / "lost.mp4").symlink_to(folders / "nowhere.mp4")
+    os.mkfifo(folders / "train" / "zumba" / "pipe.mp4")
+    plan = kinetics.plan(options(kinetics, folders), no_survey)
+    found = {item.key: item for item in plan.splits["train"]}
+    assert "zumba/pipe" not in found
+    with pytest.raises(BadSource, match=r"unreadable: .*No such file"):
+        list(plan.make(found["zumba/lost"]))
+
+
+def test_the_manifest_counts_what_was_planned(folders):
+    plan = kinetics.plan(options(kinetics, folders), no_survey)
+    assert plan.provenance["videos planned"] == {"train": 3, "valid": 2, "test": 1}
 
 
 def test_dead_videos_are_left_out_by_default_and_the_rest_trains(tmp_path):

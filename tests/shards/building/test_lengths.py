@@ -11,6 +11,7 @@ import pytest
 from shards.building import lengths
 from shards.building.lengths import ParallelSurvey
 from shards.building.plan import BadSource
+from shards.building.video import probe
 from tests.shards.building.colour_videos import numbered, write_video
 
 
@@ -74,7 +75,51 @@ def test_of_several_slices_that_ask_at_a_time_one_decodes(
     assert sorted(asked) == sorted(files)
 
 
+def test_headers_are_kept_beside_lengths_and_read_once(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    survey = ParallelSurvey(tmp_path / "kept.json", 1)
+    first = survey.probes(files)
+    assert [first[file].frames for file in files[:2]] == [5, 8] and first[files[0]] == probe(files[0])
+    assert first[files[2]].kind == "unreadable"
+    assert [survey(files)[file] for file in files[:2]] == [5, 8]
+    asked: list[Path] = []
+
+    def header(file):
+        asked.append(file)
+        return ["gone", "by now"]
+
+    monkeypatch.setattr(lengths, "_header", header)
+    again = survey.probes(files)
+    assert asked == [] and again[files[0]] == first[files[0]] and str(again[files[2]]) == str(first[files[2]])
+    os.utime(files[0], ns=(1, 1))
+    assert survey.probes(files)[files[0]].kind == "gone" and asked == [files[0]]
+
+
+def test_many_headers_are_read_by_processes(files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = []
+    for number in range(230):
+        many.append(tmp_path / f"link {number:03d}.mp4")
+        many[-1].symlink_to(files[number % 3])
+
+    def header(_file):
+        raise AssertionError("read in this process")
+
+    monkeypatch.setattr(lengths, "_header", header)
+    found = ParallelSurvey(None, 2).probes(many)
+    assert set(found) == set(many)
+    assert [found[many[place]].frames for place in (0, 1, 228, 229)] == [5, 8, 5, 8]
+    assert found[many[2]].kind == "unreadable"
+
+
+def test_a_broken_link_is_an_answer(tmp_path: Path) -> None:
+    (tmp_path / "lost.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    for ask in (ParallelSurvey(tmp_path / "kept.json", 1), ParallelSurvey(tmp_path / "kept.json", 1).probes):
+        assert ask([tmp_path / "lost.mp4"])[tmp_path / "lost.mp4"].kind == "unreadable"
+
+
 def test_a_dry_run_keeps_nothing(files: list[Path], tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
     ParallelSurvey(None, 1)(files[:1])
+    ParallelSurvey(None, 1).probes(files)
     assert sorted(tmp_path.iterdir()) == before

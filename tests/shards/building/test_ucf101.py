@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 from fractions import Fraction
@@ -222,6 +223,17 @@ def test_a_short_video_is_too_short(raw):
         list(plan.make(plan.splits["train"][0]))
     assert error.value.kind == "too short"
     assert len(split_up(plan.make(plan.splits["train"][1]))[0]) == 1
+
+
+def test_a_broken_link_is_a_source_that_cannot_be_read(raw):
+    file = raw / "UCF-101" / TEST[0]
+    file.unlink()
+    file.symlink_to(raw / "nowhere.avi")
+    os.mkfifo(raw / "UCF-101" / "v_Pipe_g01_c01.avi")
+    plan = ucf101.plan(options(ucf101, raw, "--size", 8), no_survey)
+    assert plan.notes == ()
+    with pytest.raises(BadSource, match=r"unreadable: .*No such file"):
+        samples_of(plan)
 
 
 def test_another_stored_rate_is_a_notice_or_resampled(raw):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from shards.building import videos
 from shards.building.plan import BadSource, BuildPlan, Item
+from shards.building.video_list import list_videos
 from shards.building.videos import draw_split, parse_crop, parse_split, split_counts
 from shards.cli import main
 from shards.errors import ShardError
@@ -189,6 +191,87 @@ def test_a_text_list_names_files_relative_to_itself(raw, tmp_path):
     assert all(not item.key.startswith("/") for item in plan.splits["train"])
 
 
+def test_a_text_list_may_have_remarks(raw, tmp_path):
+    odd = tmp_path / "#1 form\x0cfeed.mp4"
+    odd.write_bytes((raw / NAMES[0]).read_bytes())
+    (tmp_path / "list.txt").write_text(f"# my videos\n\n  # more\n./{odd.name}\r\n{raw / NAMES[1]}\n")
+    assert sources(planned(tmp_path / "list.txt", "--split", 1))["train"] == [odd.name, str(raw / NAMES[1])]
+
+
+def test_a_table_may_have_tabs_for_commas(raw):
+    (raw / "table.tsv").write_text(f"path\tlabel\n{NAMES[0]}\tcat, big\n{NAMES[5]}\tdog\n")
+    plan = planned(raw / "table.tsv", "--split", 1)
+    assert sources(plan)["train"] == [NAMES[0], NAMES[5]] and plan.provenance["classes"] == ["cat, big", "dog"]
+
+
+def test_a_line_end_between_quotes_belongs_to_the_name(raw, tmp_path):
+    (tmp_path / "two\nlines.mp4").write_bytes((raw / NAMES[0]).read_bytes())
+    table = write_table(tmp_path / "table.csv", ["path", "label"], ["two\nlines.mp4", "a"])
+    (item,) = planned(table, "--split", 1).splits["train"]
+    assert item.args["about"]["source"] == "two\nlines.mp4" and item.source.is_file()
+    table.write_text('path,label\n"two,a\n')
+    with pytest.raises(ShardError, match="not a list of videos: unexpected end of data"):
+        planned(table)
+
+
+def test_broken_links_are_sources_that_cannot_be_read_and_pipes_are_no_videos(raw, tmp_path):
+    (tmp_path / "good.mp4").symlink_to(raw / NAMES[0])
+    (tmp_path / "lost.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    (tmp_path / "circle.mp4").symlink_to(tmp_path / "circle.mp4")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "list.txt").write_text("good.mp4\nlost.mp4\ncircle.mp4\n")
+    for plan in (planned(tmp_path, "--split", 1), planned(tmp_path / "list.txt", "--split", 1)):
+        items = {item.key: item for item in plan.splits["train"]}
+        assert sorted(items) == ["circle", "good", "lost"]
+        for key in ("circle", "lost"):
+            with pytest.raises(BadSource, match="unreadable"):
+                list(plan.make(items[key]))
+    (tmp_path / "list.txt").write_text("good.mp4\npipe.mp4\n")
+    with pytest.raises(ShardError, match=r"1 of 2 listed paths are no files .first: pipe\.mp4"):
+        planned(tmp_path / "list.txt")
+
+
+def test_a_broken_link_is_in_the_report(raw, tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "good.mp4").symlink_to(raw / NAMES[0])
+    (tmp_path / "raw" / "lost.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    words = ["build", "videos", "--raw", str(tmp_path / "raw"), "--out", str(tmp_path / "out"), "--size", "8"]
+    assert main([*words, "--split", "1", "--workers", "1"]) == 0
+    assert "lost.mp4,unreadable" in (tmp_path / "out" / "report.csv").read_text()
+
+
+def test_a_folder_that_may_not_be_read_is_not_passed_over(raw, monkeypatch):
+    def scandir(folder, real=os.scandir):
+        if str(folder).endswith("dogs"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(ShardError, match=r"dogs: cannot be read: Permission denied"):
+        planned(raw)
+
+
+@pytest.mark.parametrize("suffix", ["avi", "MP4", "m4v", "mkv", "mov", "webm", "mpg", "mpeg", "wmv", "flv", "3gp"])
+def test_files_of_many_kinds_are_found(tmp_path, suffix):
+    (tmp_path / f"a.{suffix}").touch()
+    assert [video.name for video in list_videos(tmp_path)] == [f"a.{suffix}"]
+
+
+def test_damage_after_a_complete_piece_is_told_or_stops_the_build(tmp_path):
+    file = write_video(tmp_path / "long.avi", numbered(60), 25)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    lenient = planned(tmp_path, "--size", 8, "--max-frames", 10)
+    samples, notices = split_up(lenient.make(*lenient.splits["train"]))
+    assert len(samples) == 2 and [notice.kind for notice in notices] == ["truncated"]
+    strict = planned(tmp_path, "--size", 8, "--max-frames", 10, bad="stop")
+    with pytest.raises(BadSource, match="truncated"):
+        list(strict.make(*strict.splits["train"]))
+
+
+def test_the_manifest_counts_what_was_planned(raw):
+    assert planned(raw).provenance["videos planned"] == {"train": 8, "valid": 1, "test": 1}
+
+
 def write_table(path: Path, *rows: list[object]) -> Path:
     with path.open("w", newline="") as file:
         csv.writer(file).writerows(rows)
@@ -270,6 +353,9 @@ def test_other_things_that_cannot_be_built_are_refused(raw, tmp_path):
         ("--crop", "5,5,5,9"),
         ("--size", "0"),
         ("--fps", "0"),
+        ("--fps", "inf"),
+        ("--fps", "nan"),
+        ("--fps", "0.0001"),
         ("--min-frames", "0"),
         ("--min-frames", "9", "--max-frames", "8"),
     ],
