@@ -26,6 +26,7 @@ from hpc.config import Config, ConfigError
 from hpc.jobs.build_follow import Submitted, follow
 from hpc.jobs.build_slice import BUILD_FILE, BuildSlice
 from hpc.request import CLUSTER_FLAGS, NOT_FOR_BUILDS, Request
+from shards.building.catalogue import CATALOGUE
 from shards.building.command import add_builder, run_builder
 from shards.cli import BUILDERS
 from shards.cli import main as shards_main
@@ -126,7 +127,8 @@ def _refuse_in_vain(args: argparse.Namespace) -> None:
     if args.shard_mb is not None and args.shard_mb < 1:
         raise ConfigError(f"--shard-mb {args.shard_mb}: expected at least 1")
     if not args.raw.exists():
-        raise ConfigError(f"--raw {args.raw}: no such file or folder; get it: python -m shards download {args.dataset}")
+        how = f"; how to get it: python -m shards download {args.dataset}" if args.dataset in CATALOGUE else ""
+        raise ConfigError(f"--raw {args.raw}: no such file or folder{how}")
     if args.out.exists() and not (args.out.is_dir() and not any(args.out.iterdir())):
         raise ConfigError(f"--out {args.out}: is there already and not empty; delete it, or choose another folder")
     if "%" in str(Path.cwd()):

@@ -89,17 +89,21 @@ def ensure_dataset(data: DataConfig) -> str:
     return root
 
 
-def refuse_other_frames(config: Config) -> None:
+def refuse_unfit(config: Config) -> None:
     """
     Raises:
-        ConfigError: the dataset's frames are not those that the model takes.
+        ConfigError: the dataset lacks a split that training reads, or its frames are not those that the model takes.
     """
     from shards.manifest import Manifest
 
     root = dataset_root(config.data)
     if is_remote(root):  # its manifest is fetched by the ranks; the model then says what it found
         return
-    spec = Manifest.load(root).arrays.get("video")
+    manifest = Manifest.load(root)
+    for split, way_out in (("train", "build it with one"), ("valid", "set eval.every=0, or build it with one")):
+        if split not in manifest.splits and (split == "train" or config.eval.every):
+            raise ConfigError(f"{root} has no split {split!r} (it has: {', '.join(manifest.splits)}): {way_out}")
+    spec = manifest.arrays.get("video")
     channels, height, width = config.model.frame_shape
     if spec is None or spec.axes != "TCHW":
         return
@@ -146,11 +150,11 @@ def refuse_short_clips(data: DataConfig, source: ClipSource, split: str, option:
 
     short = source.too_short() if isinstance(source, (ShardClips, DrawnClips)) else []
     if short:
-        root = dataset_root(data)
+        root, frames = dataset_root(data), option.rpartition("=")[2]
         raise ConfigError(
             f"{len(short)} clips of split {split!r} in {root} have fewer frames than {option} (first: "
             f"{', '.join(short[:3])}): lower {option}, or leave them out: python -m shards repack {root} --out NEW "
-            f"--min-frames N"
+            f"--min-frames {frames}"
         )
 
 

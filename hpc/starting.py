@@ -31,12 +31,12 @@ def ensure_data(config: Config, folder: RunFolder, resuming: bool = False) -> No
     Raises:
         ConfigError, ShardError: what is missing, or in the way.
     """
-    from hpc.data import ensure_dataset, refuse_other_frames
+    from hpc.data import ensure_dataset, refuse_unfit
 
     if not resuming:
         refuse_stopped(folder)
     config.data.root = ensure_dataset(config.data)
-    refuse_other_frames(config)
+    refuse_unfit(config)
 
 
 def make_folder(config: Config, folder: RunFolder, request: Request) -> str:

@@ -127,9 +127,9 @@ class Trainer:
                 pin_memory=self.world.device.type == "cuda",
             )
         )
-        self.validation = open_validation(self.config.data, self.config.eval, allow)
         settings = self.config.eval
         if settings.every:
+            self.validation = open_validation(self.config.data, settings, allow)
             self.protocol = protocol_of(
                 self.config, self.validation, "eval.clips", settings.clips, settings.num_frames, settings.samples
             )

@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The command line; ``argv`` says which builder's options are wanted."""
     raw = argparse.RawDescriptionHelpFormatter
     about = "Build datasets of tar shards, and look after them."

@@ -154,7 +154,8 @@ class Manifest:
             ShardError: there is no such split.
         """
         if split not in self.splits:
-            raise ShardError(f"dataset {self.name!r} has no split {split!r}; it has: {', '.join(self.splits)}")
+            problem = f"dataset {self.name!r} has no split {split!r}; it has: {', '.join(self.splits)}"
+            raise ShardError(problem, remedy="Name one of them, or build the dataset with that split.")
         return self.splits[split]
 
     def _contents(self) -> dict[str, str]:

@@ -18,8 +18,8 @@ from hpc.data import (
     ensure_dataset,
     open_split,
     open_validation,
-    refuse_other_frames,
     refuse_short_clips,
+    refuse_unfit,
     to_unit_range,
 )
 from shards.manifest import video_spec
@@ -101,12 +101,12 @@ def test_frames_that_the_model_does_not_take_are_refused_before_a_job_is_queued(
     config = configs.load("srvp_videos")
     config.data = _grey_videos(tmp_path / "grey", [6])
     with pytest.raises(ConfigError, match=r"has 1 channels, model\.nc=3: set model\.nc=1"):
-        refuse_other_frames(config)
+        refuse_unfit(config)
     config.model.nc = 1
-    refuse_other_frames(config)
+    refuse_unfit(config)
     config.data = _grey_videos(tmp_path / "large", [6], size=128)
     with pytest.raises(ConfigError, match=r"128 x 128 pixels.*--size 64"):
-        refuse_other_frames(config)
+        refuse_unfit(config)
 
 
 def test_short_clips_are_found_before_training(tmp_path):
@@ -123,3 +123,13 @@ def test_a_validation_has_as_many_clips_as_asked_for_from_few_videos(tmp_path):
     validation = open_validation(data, EvalConfig(clips=20, num_frames=8), [])
     assert len(validation) == 20
     assert set(validation.read(range(20)).keys) == {"v0", "v1"}
+
+
+def test_a_dataset_without_validation_trains_without_and_is_refused_with(tmp_path):
+    sample = Sample("v0", {"video": np.zeros((9, 3, 64, 64), np.uint8)})
+    write_dataset(tmp_path / "videos", "videos", {"train": [sample]}, {"video": video_spec(None, 3, 64, 64)})
+    config = configs.load("srvp_videos", overrides=[f"data.root={tmp_path / 'videos'}"])
+    with pytest.raises(ConfigError, match=r"no split 'valid' \(it has: train\): set eval\.every=0"):
+        refuse_unfit(config)
+    config.eval.every = 0
+    refuse_unfit(config)
