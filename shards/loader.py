@@ -2,6 +2,8 @@
 
     samples_consumed --micro step numbers--> positions of this rank --ClipSource.fetch in workers--> Batch (pinned)
 
+What workers send is opened in this process before it is asked for: by torch's pinning thread, else by `TakenAhead`.
+
 The stream of positions belongs to the job, not to a rank: optimiser step k takes positions [kB, (k+1)B) whatever the
 number of ranks, workers and micro batches, so the whole state of the data is the one number ``samples_consumed``.
 
@@ -24,6 +26,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from shards.ahead import TakenAhead
 from shards.source import ClipSource, Substitution
 
 _STOP_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
@@ -61,7 +64,8 @@ class Loader:
         rank: this process among the ranks, from 0.
         world_size: number of ranks.
         workers: processes that read ahead; 0 reads in this process. Their number never changes what is read.
-        prefetch: micro batches that each worker keeps ready (unused with 0 workers).
+        prefetch: micro batches that each worker keeps ready (unused with 0 workers). At most workers x prefetch +
+            `shards.ahead.DEPTH` are ahead of the consumer, without the latter where batches are pinned.
         pin_memory: put batches into page-locked memory where there is a CUDA device.
 
     Raises:
@@ -87,6 +91,7 @@ class Loader:
         self._prefetch = prefetch
         self._pin_memory = pin_memory and torch.cuda.is_available()
         self._running: Any = None
+        self._ahead: TakenAhead | None = None
 
     def batches(self, samples_consumed: int) -> Iterator[Batch]:
         """Micro batches in order, endlessly, the first one at position ``samples_consumed`` of the job's stream.
@@ -114,13 +119,18 @@ class Loader:
         )
         with _stop_signals_held():
             self._running = iter(loader)
-        return self._running
+            if self._workers and not self._pin_memory:
+                self._ahead = TakenAhead(self._running)  # here, so that signals never go to its thread
+        return self._ahead or self._running
 
     def close(self) -> None:
         """Stop the workers after the micro batch each is reading; the loader can be used again."""
         running, self._running = self._running, None
         if running is None or not self._workers:
             return
+        if self._ahead is not None:
+            self._ahead.stop()
+            self._ahead = None
         running._shutdown_workers()
         for process in running._workers:
             process.kill()  # only one that hangs is still there, and it ignores the polite signals

@@ -5,8 +5,7 @@
 encodings   clips/s of one core reading in this process, for each way to store clips.
 workers     the loader with 0, 1, 2, 4 worker processes: first a consumer that takes a batch and drops it ("null"), then
             one that sleeps after each batch as long as training at 80 % of that speed would take, and its share of time
-            inside next(). Where there is a GPU, torch's pinning thread takes batches from the workers and copies them
-            before they are asked for; "ahead" has a thread that does the same here, "direct" has not, as without a GPU.
+            inside next(). Nothing is pinned: the loader's own thread opens batches before they are asked for.
             Workers needed: CPU seconds of the workers per clip, times the clips/s wanted, over 80 %.
 published   the same clips as PNG files read the published way, by as many workers of a plain torch DataLoader.
 
@@ -23,14 +22,11 @@ import argparse
 import math
 import multiprocessing
 import os
-import queue
 import statistics
 import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +34,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from shards.loader import Batch, Loader
+from shards.loader import Loader
 from shards.manifest import video_spec
 from shards.moving_mnist import MovingMnistClips
 from shards.opening import open_source
@@ -108,29 +104,6 @@ def consume(batches: Iterator[Any], batch: int, seconds: float, pause: float = 0
     spent = now - started
     per_clip = ((workers_seconds() - workers) / clips, (time.process_time() - own) / clips)
     return Flow(clips / spent, *per_clip, waited / spent)
-
-
-@contextmanager
-def taken_ahead(batches: Iterator[Batch], depth: int = 2) -> Iterator[Iterator[Any]]:
-    """Batches that a thread has taken and copied, as torch's pinning thread does where there is a GPU."""
-    ready: queue.Queue[Any] = queue.Queue(depth)
-    stopped = threading.Event()
-
-    def take() -> None:
-        while not stopped.is_set():
-            batch = next(batches)
-            ready.put({name: array.clone() for name, array in batch.arrays.items()})
-
-    thread = threading.Thread(target=take, daemon=True)
-    thread.start()
-    try:
-        yield iter(ready.get, None)
-    finally:
-        stopped.set()
-        while thread.is_alive():  # it may be waiting for room
-            with suppress(queue.Empty):
-                ready.get(timeout=0.1)
-        thread.join()
 
 
 def workers_seconds() -> float:
@@ -206,8 +179,7 @@ def measure_workers(folder: Path, data: Path, rounds: int, seconds: float, count
     sources[MOVING_MNIST] = MovingMnistClips(footage.digits(data)[1], MOVING_MNIST.num_frames)
     cases = [(workload, workers) for workload in sources for workers in counts]
     null: dict[tuple[Workload, int], list[Flow]] = {case: [] for case in cases}
-    direct: dict[tuple[Workload, int], list[Flow]] = {case: [] for case in cases}
-    ahead: dict[tuple[Workload, int], list[Flow]] = {case: [] for case in cases}
+    paced: dict[tuple[Workload, int], list[Flow]] = {case: [] for case in cases}
     for _ in range(rounds):
         for case in cases:
             workload, workers = case
@@ -215,16 +187,13 @@ def measure_workers(folder: Path, data: Path, rounds: int, seconds: float, count
                 batches = warmed_up(loader.batches(0), workers)
                 null[case].append(consume(batches, workload.batch, seconds))
                 pause = workload.batch / (PACE * null[case][-1].rate)
-                direct[case].append(consume(batches, workload.batch, seconds, pause))
-                with taken_ahead(batches) as copies:
-                    next(copies)
-                    ahead[case].append(consume(copies, workload.batch, seconds, pause))
+                paced[case].append(consume(batches, workload.batch, seconds, pause))
     text = table(
         (
             *("clips", "workers", "clips/s (null)", "workers' CPU us/clip", "clips/s per worker core"),
-            *("own CPU us/clip", "clips/s wanted", "workers needed", "% in next(), direct", "% in next(), ahead"),
+            *("own CPU us/clip", "clips/s wanted", "workers needed", "% in next() when paced"),
         ),
-        [workers_row(*case, null[case], direct[case], ahead[case]) for case in cases],
+        [workers_row(*case, null[case], paced[case]) for case in cases],
     )
     costs = [hand_over_row(workload, source) for workload, source in sources.items()]
     header = ("clips", "batch, MB", "fetch, us/clip", "to shared memory, us/clip", "a copy to used memory, us/clip")
@@ -243,7 +212,7 @@ def warmed_up(batches: Iterator[Any], workers: int) -> Iterator[Any]:
     return batches
 
 
-def workers_row(workload: Workload, workers: int, null: Sequence[Flow], *paced: Sequence[Flow]) -> tuple[str, ...]:
+def workers_row(workload: Workload, workers: int, null: Sequence[Flow], paced: Sequence[Flow]) -> tuple[str, ...]:
     """One row of the loader's table."""
     cpu = statistics.median(flow.workers_cpu for flow in null)
     ours = ("", "", "")
@@ -253,7 +222,7 @@ def workers_row(workload: Workload, workers: int, null: Sequence[Flow], *paced: 
     return (
         *(workload.name, str(workers), spread([flow.rate for flow in null]), *ours[:2]),
         *(spread([1e6 * flow.own_cpu for flow in null]), f"{workload.wanted:,}", ours[2]),
-        *(percent([flow.waiting for flow in flows]) for flows in paced),
+        percent([flow.waiting for flow in paced]),
     )
 
 

@@ -138,7 +138,7 @@ def test_workers_ignore_the_signals_that_stop_a_job_and_end_when_closed():
     for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT):
         os.kill(pid, number)
     assert [int(next(batches).arrays["pid"][0]) for _ in range(5)] == [pid] * 5
-    processes = batches._workers  # type: ignore[attr-defined]
+    processes = loader._running._workers
     started = time.monotonic()
     loader.close()
     assert time.monotonic() - started < 3
