@@ -17,7 +17,8 @@ Out: ``video``, uint8 TCHW; with labels also ``label``, int32: the place of the 
                   (the rank of its name's digest with --split-seed), not the order of files.
 --max-frames N    a longer video becomes several samples, one after the other, of at most N frames, all in one split; a
                   rest shorter than --min-frames is left out. MEASURED: a process of --workers needs the size of its
-                  largest sample twice, and three times with --encoding mp4; 2048 frames of 256x256 are 384 MiB.
+                  largest sample twice (2048 frames of 256x256 are 384 MiB), with --encoding mp4 three times and,
+                  if --gray too, seven times.
 --crop            center: the centre square; squash: the whole frame; L,T,R,B: a box in pixels of the frame.
 
 Files that cannot be read, are truncated or too short are left out and listed at the end, unless --bad stop. Of a long
