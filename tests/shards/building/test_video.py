@@ -259,7 +259,9 @@ def test_noise_in_the_middle_is_told_as_damage(tmp_path):
 def spoilt(folder: Path, num_frames: int) -> Path:
     """Ten seconds of H.264 with 8 zeros in so many frames; the FFmpeg program decodes all frames, with errors."""
     whole, file = folder / "whole.mp4", folder / "spoilt.mp4"
-    program("-f", "lavfi", "-i", "testsrc2=s=160x120:r=30:d=10", "-c:v", "libx264", "-pix_fmt", "yuv420p", whole)
+    same_bytes = ("-x264-params", "no-mbtree=1", "-threads", 1)
+    encode = ("-c:v", "libx264", "-pix_fmt", "yuv420p", *same_bytes)
+    program("-f", "lavfi", "-i", "testsrc2=s=160x120:r=30:d=10", *encode, whole)
     data = bytearray(whole.read_bytes())
     with av.open(str(whole)) as container:
         packets = sorted(container.demux(video=0), key=lambda packet: -packet.size)
