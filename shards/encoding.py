@@ -155,17 +155,17 @@ def _encode_mp4(frames_TCHW: NDArray[np.uint8], crf: int, fps: float | None) -> 
     num_channels = frames_TCHW.shape[1]
     if num_channels not in (1, 3):
         raise ShardError(f"mp4 holds 1 or 3 channels, found shape {frames_TCHW.shape}; use --encoding raw or zstd")
-    frames_THWC = np.ascontiguousarray(np.repeat(frames_TCHW, 3 // num_channels, axis=1).transpose(0, 2, 3, 1))
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         rate = Fraction(fps or _DEFAULT_FPS).limit_denominator(1001)
         stream = container.add_stream("libx264" if crf else "libx264rgb", rate=rate)
-        stream.height, stream.width = frames_THWC.shape[1:3]
+        stream.height, stream.width = frames_TCHW.shape[2:]
         stream.pix_fmt = "yuv444p" if crf else "rgb24"
         # macroblock trees make x264's output differ from run to run, even with one thread
         stream.options = {"crf": str(crf), "x264-params": "no-mbtree=1"}
         stream.codec_context.thread_count = 1
-        for frame_HWC in frames_THWC:
+        for frame_CHW in frames_TCHW:
+            frame_HWC = np.ascontiguousarray(np.repeat(frame_CHW, 3 // num_channels, axis=0).transpose(1, 2, 0))
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")))
         container.mux(stream.encode())
     return file.getvalue()
