@@ -100,7 +100,7 @@ def test_workers_keep_so_many_batches_ready_and_never_make_more(tmp_path):
 
 def test_batches_are_opened_in_this_process_before_they_are_asked_for(tmp_path):
     before = regions()
-    with open_loader(CountedSource(tmp_path), 2, 2) as loader:
+    with open_loader(CountedSource(tmp_path), 1, 2) as loader:  # of several, one that is early is opened too
         batches = loader.batches(0)
         wait_until(lambda: regions() - before >= DEPTH)
         assert regions() - before == DEPTH
