@@ -59,7 +59,7 @@ class DataConfig:
     num_frames: int = 15
     """Frames of a training clip."""
     workers: int = 2
-    """Loader processes per rank; 0 loads inside the training process. One hands over thousands of raw windows a second."""
+    """Loader processes per rank, each good for thousands of raw windows a second; 0: loads in the training process."""
     prefetch: int = 4
     """Micro-batches each loader process keeps ready."""
     verify: bool = True
