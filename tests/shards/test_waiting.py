@@ -203,7 +203,8 @@ def test_an_error_comes_after_the_batches_before_it_and_stays():
 
 
 def test_a_worker_that_is_killed_ends_the_waiting_with_an_error():
-    with mishap_loader(2, signal.SIGKILL) as loader, pytest.raises(RuntimeError, match="worker"):
+    died = (RuntimeError, ConnectionError, EOFError)  # torch notices its death, or the thread was talking to it
+    with mishap_loader(2, signal.SIGKILL) as loader, pytest.raises(died):
         list(loader.batches(0))
     assert takers() == []
 
