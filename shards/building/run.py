@@ -107,6 +107,9 @@ def _survive(site: Site, maker: PartMaker, parts: Sequence[Part], workers: int) 
 
     When a worker is killed, what the workers were at is made again alone. An item that kills its worker also then is
     noted as deadly, and is from then on a source that cannot be used.
+
+    Raises:
+        WorkerKilled: workers are killed, and not by what they make.
     """
     refused: dict[str, tuple[Remark, ...]] = {}
     waiting = {part.tar: part for part in parts}
@@ -120,9 +123,10 @@ def _survive(site: Site, maker: PartMaker, parts: Sequence[Part], workers: int) 
                 refused[part.tar] = made.remarks
 
     while waiting:
+        before = len(waiting), len(site.deadly())
         try:
             attempt(list(waiting.values()), workers)
-        except WorkerKilled:
+        except WorkerKilled as killed:
             for tar in sorted({tar for tar, _, _ in site.take_suspects()} & {*waiting}):
                 try:
                     attempt([waiting[tar]], 1)
@@ -130,6 +134,8 @@ def _survive(site: Site, maker: PartMaker, parts: Sequence[Part], workers: int) 
                     for _, split, key in site.take_suspects():
                         print(f"note: {key} of {split} kills its worker, also alone", flush=True)
                         site.add_deadly(split, key)
+            if (len(waiting), len(site.deadly())) == before:
+                raise killed
     return [remark for remarks in refused.values() for remark in remarks]
 
 

@@ -14,6 +14,7 @@ import pytest
 from shards.building.plan import cut_into_parts
 from shards.building.run import BuildOptions, build
 from shards.building.site import Site, Slice
+from shards.building.workers import WorkerKilled
 from shards.errors import ShardError
 from shards.folder import LocalFolder
 from shards.manifest import Manifest
@@ -160,6 +161,17 @@ def test_an_item_that_kills_its_worker_stops_a_build_that_may_leave_nothing_out(
 ) -> None:
     files[1].write_bytes(b"kill")
     with pytest.raises(ShardError, match="1 sources cannot be used"):
+        build(waves_plan(files), BuildOptions(tmp_path / "out"))
+
+
+def test_workers_that_are_killed_whatever_they_make_end_the_build(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise WorkerKilled("a worker process was killed")
+
+    monkeypatch.setattr("shards.building.run.run_in_workers", killed)
+    with pytest.raises(WorkerKilled):
         build(waves_plan(files), BuildOptions(tmp_path / "out"))
 
 
