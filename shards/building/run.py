@@ -75,7 +75,9 @@ def build(plan: BuildPlan, options: BuildOptions) -> Manifest | None:
                 return _already(site, complete, options)
             _make_parts(site, plan, parts, options)
             with site.alone():
-                about = {"command": options.command, "build": {"sources": sources, **settings}}
+                kept_elsewhere = {"name", "encoding", "settings"}  # in the manifest
+                ours = {name: value for name, value in settings.items() if name not in kept_elsewhere}
+                about = {"command": options.command, "build": {"sources": sources, **ours}}
                 return _finish(site, plan, parts, options, about)
     except OSError as error:
         if options.part_of.count > 1 and (complete := site.built(settings, sources)) is not None:

@@ -115,7 +115,8 @@ class Site:
         if not (self.out / MANIFEST_FILE).is_file():
             raise _taken(self.out)
         manifest = Manifest.load(self.out)
-        found = manifest.provenance.get("build", {})
+        elsewhere = {"name": manifest.name, "encoding": manifest.encoding}
+        found = {**elsewhere, "settings": manifest.provenance.get("settings"), **manifest.provenance.get("build", {})}
         differing = list(_differences(found, {"sources": sources, **settings}))
         if differing:
             problem = f"already holds {manifest.name}, built otherwise: {differing[0]}"

@@ -218,7 +218,7 @@ def _absent_splits(videos: Mapping[str, Sequence[ClassVideo]], args: argparse.Na
         if some:
             continue
         if split == "valid" and args.valid == 0:
-            yield "no split valid, as published (--valid 0): train with evaluation off, or on another split"
+            yield "no split valid, as published (--valid 0): train with eval.every=0, or give --valid a share"
         else:
             yield f"no split {split}: there are no videos for it"
 

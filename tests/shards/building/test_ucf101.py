@@ -80,7 +80,7 @@ def test_train_and_test_are_those_of_the_list(raw):
         "test": [name.removesuffix(".avi") for name in TEST],
     }
     assert plan.name == "ucf101-64" and plan.fps == 25
-    assert plan.notes == ("no split valid, as published (--valid 0): train with evaluation off, or on another split",)
+    assert plan.notes == ("no split valid, as published (--valid 0): train with eval.every=0, or give --valid a share",)
 
 
 def test_another_list_gives_other_splits(raw):
