@@ -7,14 +7,13 @@ note (``train-000000.part.json``): a part with a note is complete, whatever was 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from shards.atomic import sync_folder, write_atomically
-from shards.building.plan import BadSource, BuildPlan, Item, Notice, Part, name_of
+from shards.building.plan import BadSource, BuildPlan, Item, Notice, Part, name_of, printable
 from shards.building.site import AT_WORK, Site
 from shards.encoding import Encoding
 from shards.errors import ShardError
@@ -157,15 +156,11 @@ class PartMaker:
         return tuple(keys), tuple(digests), tuple(remarks)
 
     def _remark(self, part: Part, item: Item, kind: str, detail: str, *, used: bool) -> Remark:
-        whole = _printable(str(item.source))
-        source = _printable(name_of(item.source, self.plan.raw))
+        whole = printable(item.source)
+        source = printable(name_of(item.source, self.plan.raw))
         return Remark(part.split, item.key, source, kind, detail.removeprefix(f"{whole}: "), used)
 
 
 def note_path(folder: Path, part: Part) -> Path:
     """Where the note of a finished part is."""
     return folder / part.tar.replace(".tar", ".part.json")
-
-
-def _printable(name: str) -> str:
-    return os.fsencode(name).decode("utf-8", "replace")  # a name need not be UTF-8

@@ -192,6 +192,11 @@ def name_of(source: Path, raw: Path | None) -> str:
     return str(source.absolute()) if path.startswith("..") else path
 
 
+def printable(path: Path | str) -> str:
+    """A path for messages: bytes that are no UTF-8 are replaced."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
 def sources_digest(plan: BuildPlan) -> str:
     """Digest of names and lengths of all sources, and of what is taken of each."""
     digest = hashlib.sha256()

@@ -13,7 +13,6 @@ Axis letters: T frames, C channels, H height, W width.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.building.picture import Look, forget_filters
-from shards.building.plan import BadSource, Notice
+from shards.building.plan import BadSource, Notice, printable
 from shards.errors import ShardError
 
 if TYPE_CHECKING:
@@ -386,11 +385,6 @@ def _opened(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoS
             yield container, stream
     except (av.error.FFmpegError, UnicodeDecodeError) as error:
         raise BadSource("unreadable", f"{printable(path)}: {getattr(error, 'strerror', None) or error}") from error
-
-
-def printable(path: Path) -> str:
-    """A path for messages: bytes that are no UTF-8 are replaced."""
-    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def check_rate(fps: float, name: str) -> None:

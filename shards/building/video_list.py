@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from shards.building.class_folders import VIDEO_SUFFIXES, find_files, is_video, may_be_video
-from shards.building.video import printable
+from shards.building.plan import printable
 from shards.errors import ShardError
 
 SPLITS = ("train", "valid", "test")
