@@ -258,14 +258,10 @@ def _manifest_of(root: str) -> Manifest:
 
 def _print_table(manifest: Manifest) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    from shards.summary import split_rows
+    from shards.summary import split_table
 
-    table = Table("split", "shards", "samples", "size", "arrays")
-    for row in split_rows(manifest):
-        table.add_row(*row)
-    Console().print(table)
+    Console().print(split_table(manifest))
 
 
 @contextmanager

@@ -5,7 +5,22 @@ In: a manifest. Out: rows of text.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from shards.manifest import Manifest
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def split_table(manifest: Manifest) -> Table:
+    """The splits as a table for a terminal."""
+    from rich.table import Table
+
+    table = Table("split", "shards", "samples", "size", "arrays")
+    for row in split_rows(manifest):
+        table.add_row(*row)
+    return table
 
 
 def split_rows(manifest: Manifest) -> list[tuple[str, str, str, str, str]]:

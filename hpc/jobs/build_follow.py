@@ -116,17 +116,13 @@ def _last_lines(log: Path) -> list[str]:
 
 def _table(out: Path) -> str:
     from rich.console import Console
-    from rich.table import Table
 
-    from shards.summary import split_rows
+    from shards.summary import split_table
 
     manifest = Manifest.load(out)
-    table = Table("split", "shards", "samples", "size", "arrays")
-    for row in split_rows(manifest):
-        table.add_row(*row)
     console = Console()
     with console.capture() as captured:
-        console.print(table)
+        console.print(split_table(manifest))
     return f"built {manifest.name} in {out}, fingerprint {manifest.fingerprint[:12]}\n{captured.get().rstrip()}"
 
 
