@@ -46,8 +46,14 @@ class VideoModel(nn.Module, ABC):
         context_times: Sequence[float] | None = None,
         substeps: int | None = None,
         generator: Generators = None,
+        first_sample: int = 0,
     ) -> Iterator[Tensor]:
-        """As `predict`, handing out `chunk` samples (nBTCHW) at a time; the numbers do not depend on `chunk`."""
+        """As `predict`, handing out `chunk` samples (nBTCHW) at a time; the numbers do not depend on `chunk`.
+
+        Args:
+            first_sample: so many samples are drawn and passed over first, so that several processes that were given
+                the same generators share the samples out among themselves.
+        """
 
     def forward(self, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """`loss`, so that wrappers which only know how to call a module can train it."""

@@ -17,7 +17,7 @@ Axes: B clips, T frames (or T-1 transitions), k = nt_inf frames, C channels, H h
 X = nhx size of a frame's code, E = nh_inf; N samples; M = B T.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,12 +27,13 @@ from torch import Tensor, nn
 from odevid.config import SRVPConfig
 from odevid.dynamics import Dynamics, build_dynamics, unroll
 from odevid.model import Generators, VideoModel, evaluating
-from odevid.models.times import check_context_times, parse_times
+from odevid.models.times import Ticks, check_context_times, parse_times
 from odevid.networks import MLP, Shared, build_decoder, build_encoder
 from odevid.networks.clips import pick_frames
 from odevid.networks.init import init_images
 from odevid.objectives import full_precision, gaussian_nll, kl_between, kl_to_standard, sample_gaussian
 
+NoiseSource = Callable[[int], tuple[Tensor, Tensor]]
 MAX_DECODED = 256  # frames that a prediction decodes in one call, to bound its memory
 
 
@@ -185,6 +186,7 @@ class SRVP(VideoModel):
         context_times: Sequence[float] | None = None,
         substeps: int | None = None,
         generator: Generators = None,
+        first_sample: int = 0,
     ) -> Iterator[Tensor]:
         """As `VideoModel.predict_chunks`, always in eval mode: fixed BatchNorm statistics, w and skips of last frames.
 
@@ -202,28 +204,34 @@ class SRVP(VideoModel):
             context_substeps=config.n_euler_steps,
             substeps=steps,
         )
-        noise = self._draw_sample_noise(context_BTCHW, ticks.future, n_samples, generator)
+        draw = self._sample_noise(context_BTCHW, ticks.future, generator)
         with evaluating(self):
             encoded = self._encode(_channels_last(context_BTCHW), context_BTCHW.shape[1], {})
             shared = self.decoder.share(encoded.content_BE, encoded.skips)
-            with torch.autocast(context_BTCHW.device.type, enabled=False):
-                past_BTD, future_BTD = self._sample_states(encoded.codes_BTX, noise, ticks.future, steps)
-        states = torch.stack([(past_BTD if inside else future_BTD)[:, tick] for inside, tick in ticks.wanted], dim=1)
-        states_NBTD = states.unflatten(0, (n_samples, -1))
-        return self._decode_chunks(states_NBTD, shared, chunk or n_samples)
+        for _ in range(first_sample):
+            draw(1)
+        return self._chunks(encoded.codes_BTX, shared, ticks, draw, n_samples, chunk or n_samples)
 
     @torch.no_grad()
-    def _decode_chunks(self, states_NBTD: Tensor, shared: Shared, chunk: int) -> Iterator[Tensor]:
+    def _chunks(
+        self, codes_BTX: Tensor, shared: Shared, ticks: Ticks, draw: NoiseSource, n_samples: int, chunk: int
+    ) -> Iterator[Tensor]:
         """Frames nBTCHW of `chunk` samples at a time; the model's mode is its own between two of them."""
-        for group_NBTD in states_NBTD.split(chunk):
+        for first in range(0, n_samples, chunk):
+            count = min(chunk, n_samples - first)
             with evaluating(self):
-                frames_nBTCHW = self._decode_samples(group_NBTD, shared)
+                with torch.autocast(codes_BTX.device.type, enabled=False):
+                    past_BTD, future_BTD = self._sample_states(codes_BTX, draw(count), ticks.future, ticks.substeps)
+                columns = [(past_BTD if inside else future_BTD)[:, tick] for inside, tick in ticks.wanted]
+                states_nBTD = torch.stack(columns, dim=1).unflatten(0, (count, -1))
+                frames_nBTCHW = self._decode_samples(states_nBTD, shared)
             yield frames_nBTCHW
 
-    def _draw_sample_noise(
-        self, context_BTCHW: Tensor, future: int, n_samples: int, generator: Generators
-    ) -> tuple[Tensor, Tensor]:
-        """(eps_y0 `[N B, D]`, eps_z `[N B, T-1 + future, Z]`), drawn clip by clip and, for each, sample by sample."""
+    def _sample_noise(self, context_BTCHW: Tensor, future: int, generator: Generators) -> NoiseSource:
+        """A source of (eps_y0 `[n B, D]`, eps_z `[n B, T-1 + future, Z]`) for the next n samples of every clip.
+
+        Drawn sample by sample and, for each, clip by clip, so that no number depends on how samples are grouped.
+        """
         num_clips, num_context = context_BTCHW.shape[:2]
         if isinstance(generator, Sequence):
             if len(generator) != num_clips:
@@ -233,17 +241,18 @@ class SRVP(VideoModel):
             sources = [generator] * num_clips
         ny, nz, transitions = self.config.ny, self.config.nz, num_context - 1 + future
         size = ny + nz * transitions
-        drawn = [
-            torch.stack(
-                [
-                    torch.randn(size, generator=source, device=source.device if source else "cpu")
-                    for _ in range(n_samples)
-                ]
-            )
-            for source in sources
-        ]
-        eps = torch.stack(drawn, dim=1).flatten(0, 1).to(self.q_y.first.weight)
-        return eps[:, :ny], eps[:, ny:].unflatten(1, (transitions, nz))
+        weight = self.q_y.first.weight
+
+        def draw(count: int) -> tuple[Tensor, Tensor]:
+            drawn = [
+                torch.randn(size, generator=source, device=source.device if source else "cpu")
+                for _ in range(count)
+                for source in sources
+            ]
+            eps = torch.stack(drawn).to(weight)
+            return eps[:, :ny], eps[:, ny:].unflatten(1, (transitions, nz))
+
+        return draw
 
     def _sample_states(
         self, codes_BTX: Tensor, noise: tuple[Tensor, Tensor], future: int, substeps: int

@@ -5,14 +5,16 @@ Everything waits on facts (a line of the journal, a state in the queue), with pa
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -182,16 +184,32 @@ class ClusterRun:
 
     # -- faults ----------------------------------------------------------------------------------------------------
 
-    def sleep_until_woken(self) -> float:
-        """The ranks leave the processors to others, until SLURM's clock has run out: its signal wakes them. When."""
-        rank_0 = self.cluster.tasks(self.job)[0]
-        self._wait_for_state_of(rank_0, "T")
-        self._wait_for_state_of(rank_0, "RSDZX")
-        return time.time()
+    def run_out_of_time(self, signal_delay_s: int, meanwhile: Untouched | None = None) -> float:
+        """SLURM's own clock runs out, a minute or so from now; the ranks sleep until its signal. When that came.
 
-    def freeze(self) -> None:
-        for pid in self.cluster.tasks(self.job).values():
+        The limit is in whole minutes and SLURM looks at it every half minute, so it is set only here: no slow machine
+        can come to it before.
+
+        Args:
+            meanwhile: another run that may have the processors.
+        """
+        ranks = self.cluster.tasks(self.job)
+        for pid in ranks.values():
             os.kill(pid, signal.SIGSTOP)
+        self._wait_for_state_of(ranks[0], "T")
+        days, _, clock = self.cluster.show(self.job)["RunTime"].rpartition("-")
+        hours, minutes, seconds = map(int, clock.split(":"))
+        passed = int(days or 0) * 86_400 + hours * 3600 + minutes * 60 + seconds
+        self.limit(math.ceil((passed + signal_delay_s + 15) / 60))
+        with meanwhile.awake() if meanwhile else contextlib.nullcontext():
+            self._wait_for_state_of(ranks[0], "RSDZX")
+        woken = time.time()
+        self.limit(60)
+        return woken
+
+    def limit(self, minutes: int) -> None:
+        """The job's time limit, from its start."""
+        self.cluster.run("scontrol", "update", f"jobid={self.job}", f"timelimit={minutes}")
 
     def preempt(self) -> str:
         """A job of more important people wants all the nodes, for a moment; its id."""
@@ -258,8 +276,13 @@ class Untouched:
 
     def train_to(self, step: int) -> None:
         """Wake it until it has taken and saved that step."""
+        with self.awake():
+            self.run.wait(f"the local run to reach step {step}", lambda: self._has_saved(step))
+
+    @contextlib.contextmanager
+    def awake(self) -> Iterator[None]:
         self._signal(signal.SIGCONT)
-        self.run.wait(f"the local run to reach step {step}", lambda: self._has_saved(step))
+        yield
         self._signal(signal.SIGSTOP)
 
     def end(self) -> None:

@@ -7,7 +7,6 @@ Out: two run folders; the disturbed one has interruptions.jsonl (attempt, kind, 
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -93,18 +92,6 @@ class Rehearsal(ClusterRun):
         self._train_to(at_step)
         node = self.history().attempts[-1].nodes[rank]
         self.interrupt(kind, at_step, lambda: harm(node), lambda: self._mend(node))
-
-    def run_out_of_time(self) -> float:
-        """SLURM's own clock runs out, a minute or so from now; the ranks sleep meanwhile. When its signal came."""
-        self.freeze()
-        days, _, clock = self.cluster.show(self.job)["RunTime"].rpartition("-")
-        hours, minutes, seconds = map(int, clock.split(":"))
-        passed = int(days or 0) * 86_400 + hours * 3600 + minutes * 60 + seconds
-        limit = math.ceil((passed + SIGNAL_DELAY_S + 15) / 60)
-        self.cluster.run("scontrol", "update", f"jobid={self.job}", f"timelimit={limit}")
-        woken = self.sleep_until_woken()
-        self.cluster.run("scontrol", "update", f"jobid={self.job}", "timelimit=60")
-        return woken
 
     def _train_to(self, step: int) -> None:
         self.wait(f"step {step}", lambda: self.last_step() >= step)

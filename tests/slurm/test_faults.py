@@ -23,6 +23,7 @@ import pytest
 from tests.slurm.jobs import EVERY, GLOBAL_BATCH, ROOT, ClusterRun, Recovery, assert_same_bits
 
 pytestmark = [pytest.mark.slurm, pytest.mark.multiprocess, pytest.mark.timeout(1800)]
+SIGNAL_DELAY_S = 10
 STRANGERS = {"MASTER_ADDR": "elsewhere.invalid", "MASTER_PORT": "1", "RANK": "7", "WORLD_SIZE": "9", "LOCAL_RANK": "7"}
 STRANGERS |= {"TORCHELASTIC_RUN_ID": "none", "LOCAL_WORLD_SIZE": "9"}
 """What a shell may have left in the environment of the launcher."""
@@ -40,7 +41,7 @@ def run(cluster, digits, tmp_path_factory) -> Iterator[ClusterRun]:
 @pytest.fixture(scope="module")
 def launched(run) -> str:
     """What the launcher printed, once the job has trained for a while."""
-    words = ("--partition", "low", "--time", "1", "cluster.signal_delay_s=10")
+    words = ("--partition", "low", "--time", "60", f"cluster.signal_delay_s={SIGNAL_DELAY_S}")
     output = run.launch(*words, environ=STRANGERS)
     run.wait_for_step(EVERY + 2)
     return output
@@ -48,11 +49,7 @@ def launched(run) -> str:
 
 @pytest.fixture(scope="module")
 def timed_out(run, launched, untouched) -> Recovery:
-    run.freeze()
-    untouched.train_to(3 * EVERY)  # while SLURM's clock runs
-    recovery = run.survive("time limit", run.sleep_until_woken)
-    run.cluster.run("scontrol", "update", f"jobid={run.job}", "timelimit=60")
-    return recovery
+    return run.survive("time limit", lambda: run.run_out_of_time(SIGNAL_DELAY_S, untouched))
 
 
 @pytest.fixture(scope="module")

@@ -70,7 +70,7 @@ def runs(cluster, tmp_path_factory) -> Iterator[tuple[Rehearsal, Rehearsal]]:
 def _disturb(run: Rehearsal) -> None:
     cluster = run.cluster
     only_by_term = dataclasses.replace(cluster.settings, preempt_send_user_signal=False, grace_s=12)
-    run.interrupt("time limit", 30, run.run_out_of_time)
+    run.interrupt("time limit", 30, lambda: run.run_out_of_time(SIGNAL_DELAY_S))
     run.interrupt("SIGKILL of a rank", 70, lambda: kill_rank(run, 2, signal.SIGKILL))
     run.cancel(110, nodes=2)
     run.lose_node("node lost", 150, 1, cluster.kill_slurmd)

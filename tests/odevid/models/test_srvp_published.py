@@ -150,7 +150,7 @@ def _predict(model, times, substeps, dtype, monkeypatch):
     config, transitions = model.config, model.config.nt_inf + 2
     eps = scatter((CLIPS, config.ny + config.nz * transitions), 2000).to(dtype)
     drawn = (eps[:, : config.ny], eps[:, config.ny :].unflatten(1, (transitions, config.nz)))
-    monkeypatch.setattr(model, "_draw_sample_noise", lambda *_: drawn)
+    monkeypatch.setattr(model, "_sample_noise", lambda *_: lambda _count: drawn)
     context = video(CLIPS, config.nt_inf + 1, config.nc).to(dtype)
     return model.predict(context, times, substeps=substeps)[0].double()
 
