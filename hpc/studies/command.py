@@ -1,0 +1,126 @@
+"""The verb `study`: one of the papers' experiments on a run, or all of them.
+
+In: the words after `study`. Out: files in RUN/studies/NAME/, and their paths on the terminal. No torch import before a
+study runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc.config import ConfigError
+from hpc.given_runs import LoadedRun, load_run, runs_of
+from hpc.run_folder import RunFolder
+from hpc.studies.registry import STUDIES, NotForThisRun, Study, StudyOptions, find_study
+
+ALL = "all"
+
+EPILOG = """\
+studies
+{studies}
+  {all:14} each of these that the model and the data allow; says which it leaves out, and why
+
+examples
+  python hpc/launch.py study all run=RUN
+  python hpc/launch.py study content-swap run=RUN --clips 0,3,5
+  python hpc/launch.py study diversity run=RUN --count 16 --samples 20 eval.test_num_frames=40
+  python hpc/launch.py study frame-rate run=RUN eval.checkpoint=best --device cpu
+
+Pictures (PNG; GIF and MP4 where something moves), numbers (CSV, JSON) and caption.txt go to RUN/studies/NAME/.
+Clips are those of the test split, numbered from 0; the model is given its first model.nt_cond frames.
+"""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The command line, understood."""
+
+    studies: Sequence[Study]
+    run: RunFolder
+    overrides: list[str]
+    options: argparse.Namespace
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the study that `words` name; 0, or 2 when `all` could run none.
+
+    Raises:
+        ConfigError: an unknown study, run, clip or key; a study that does not fit the run.
+    """
+    asked = _parse(words)
+    loaded = load_run(asked.run, asked.overrides, asked.options.device)
+    if len(asked.studies) == 1:
+        _print(asked.studies[0], _run(asked.studies[0], loaded, asked.options))
+        return 0
+    left_out: list[str] = []
+    for study in asked.studies:
+        try:
+            _print(study, _run(study, loaded, asked.options))
+        except NotForThisRun as reason:
+            left_out.append(f"left out {study.name}: {reason}")
+    print("\n".join(left_out), end="\n" if left_out else "")
+    return 2 if len(left_out) == len(asked.studies) else 0
+
+
+def _run(study: Study, loaded: LoadedRun, options: argparse.Namespace) -> Sequence[Path]:
+    folder = loaded.folder.studies / study.name
+    folder.mkdir(parents=True, exist_ok=True)
+    asked = StudyOptions(folder, options.clips, options.count, options.samples, options.seed)
+    try:
+        return study.load()(loaded, asked)
+    except NotForThisRun:
+        if not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+
+
+def _print(study: Study, files: Sequence[Path]) -> None:
+    for path in files:
+        print(f"{study.name:14} {path}", flush=True)
+
+
+def _parse(words: Sequence[str]) -> _Asked:
+    options = _parser().parse_intermixed_args(list(words))
+    runs, rest = runs_of(options.words)
+    names = [word for word in rest if "=" not in word]
+    if len(names) != 1:
+        raise ConfigError(
+            f"{'which study?' if not names else f'one study at a time, not {len(names)}:'} {' '.join(names)} "
+            f"choose one of {', '.join(study.name for study in STUDIES)}, {ALL}"
+        )
+    if len(runs) != 1:
+        raise ConfigError(f"study takes one run=DIR, got {len(runs)}: python hpc/launch.py study {names[0]} run=RUN")
+    if options.clips and options.count:
+        raise ConfigError("--clips names the clips and --count counts them: give one of them")
+    for name in ("count", "samples"):
+        if getattr(options, name) < 0:
+            raise ConfigError(f"--{name} {getattr(options, name)}: expected at least 1")
+    studies = STUDIES if names[0] == ALL else (find_study(names[0]),)
+    return _Asked(studies, runs[0], [word for word in rest if "=" in word], options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    listed = "\n".join(f"  {study.name:14} {study.summary}" for study in STUDIES)
+    parser = argparse.ArgumentParser(
+        prog="launch.py study",
+        description="The papers' experiments on a trained run, each with its pictures.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EPILOG.format(studies=listed, all=ALL),
+    )
+    parser.add_argument("words", nargs="*", metavar="NAME run=RUN [key=value]", help="study, run, keys of its config")
+    parser.add_argument("--clips", type=_numbers, default=(), metavar="0,3", help="numbers of test clips")
+    parser.add_argument("--count", type=int, default=0, metavar="N", help="so many test clips, from the first on")
+    parser.add_argument("--samples", type=int, default=0, metavar="N", help="futures per clip (of studies that sample)")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="of the samples (default 1)")
+    parser.add_argument("--device", default="", metavar="NAME", help="cpu, cuda:1 ... (default: a GPU if there is one)")
+    return parser
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.strip().isdigit() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected numbers of clips such as 0,3")
+    return tuple(int(part) for part in parts)
