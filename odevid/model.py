@@ -1,11 +1,16 @@
 """The interface that every video model offers to training, evaluation and notebooks.
 
-Axes: N samples, B clips, T frames, C channels, H height, W width; n a chunk of the samples.
+A model whose clips have a state that moves and a content that stays (SRVP, latent ODEs, disentangled PDE models) can
+also offer `LatentModel`, which takes a prediction apart: infer, move, decode. The papers' experiments rest on that.
+
+Axes: N samples, B clips, T frames or times, C channels, H height, W width, D size of the state; n a chunk of the
+samples.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -92,6 +97,70 @@ class VideoModel(nn.Module, ABC):
             generator=generator,
         )
         return torch.cat(list(chunks))
+
+
+@dataclass(frozen=True)
+class Latent:
+    """What a latent model makes of its context: how clips begin, what drives them from there, and what they show.
+
+    Attributes:
+        initial_NBD: the state at time 0.
+        drive: what else moves the states, by names of the model's own, each with axes NB first (SRVP: the noise of
+            every transition). Empty for deterministic dynamics.
+        content: what all frames of a clip share, by names of the model's own, each with the clip B first: rows of one
+            clip can serve another (`content_of`). Empty for a model without.
+    """
+
+    initial_NBD: Tensor
+    drive: Mapping[str, Tensor]
+    content: Mapping[str, Tensor]
+
+    def content_of(self, clips: Sequence[int]) -> dict[str, Tensor]:
+        """The content of the named clips, in their order, for `LatentModel.decode`."""
+        return {name: tensor[list(clips)] for name, tensor in self.content.items()}
+
+
+class LatentModel(VideoModel):
+    """A video model that decodes each frame from a moving state and from a content that its clip keeps.
+
+    `decode(trajectory(latent, times), latent.content)` with `latent = infer(context, n_samples, n_future=n)` are the
+    frames of `predict` for the same times and generators, if n is the number of frames that those times roll out.
+    All three run in eval mode and without gradients.
+    """
+
+    @property
+    @abstractmethod
+    def has_content(self) -> bool:
+        """Whether `Latent.content` holds anything."""
+
+    @abstractmethod
+    def infer(
+        self, context_BTCHW: Tensor, n_samples: int = 1, *, n_future: int, generator: Generators = None
+    ) -> Latent:
+        """What the context says, `n_samples` times, with the noise for `n_future` frames after it.
+
+        Raises:
+            ValueError: as for `predict`.
+        """
+
+    @abstractmethod
+    def trajectory(
+        self, latent: Latent, times: Sequence[float], *, substeps: int | None = None, free: bool = False
+    ) -> Tensor:
+        """States NBTD at `times` (in frames, 0 is the first of the context), in that order.
+
+        Args:
+            substeps: solver steps per frame of the roll-out; the model's own when None.
+            free: the initial state alone decides: from time 0 on the model moves it as it moves a future. What was
+                inferred of the later frames of the context (SRVP: their z) is left aside.
+
+        Raises:
+            ValueError: times off the solver's grid, or beyond the noise that `latent` holds.
+        """
+
+    @abstractmethod
+    def decode(self, states_NBTD: Tensor, content: Mapping[str, Tensor]) -> Tensor:
+        """Frames NBTCHW in [0, 1], each from a state and from its clip's content (axis B as in the states)."""
 
 
 @contextmanager

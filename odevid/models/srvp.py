@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from odevid.config import SRVPConfig
 from odevid.dynamics import Dynamics, build_dynamics, unroll
-from odevid.model import Generators, VideoModel, evaluating
+from odevid.model import Generators, Latent, LatentModel, evaluating
 from odevid.models.times import Ticks, check_context_times, parse_times
 from odevid.networks import MLP, Shared, build_decoder, build_encoder
 from odevid.networks.clips import pick_frames
@@ -45,8 +45,13 @@ class Encoded:
     content_BE: Tensor | None
     skips: list[Tensor]
 
+    def content(self) -> dict[str, Tensor]:
+        """w and the skips by name, as `Latent` keeps them."""
+        skips = {f"skip_{depth}": skip for depth, skip in enumerate(self.skips)}
+        return skips if self.content_BE is None else {"w": self.content_BE, **skips}
 
-class SRVP(VideoModel):
+
+class SRVP(LatentModel):
     """See the head of this file; `config` gives every size, and the variants without w, without z, MLP and GRU."""
 
     def __init__(self, config: SRVPConfig) -> None:
@@ -210,22 +215,70 @@ class SRVP(VideoModel):
             shared = self.decoder.share(encoded.content_BE, encoded.skips)
         for _ in range(first_sample):
             draw(1)
-        return self._chunks(encoded.codes_BTX, shared, ticks, draw, n_samples, chunk or n_samples)
+        return self._chunks(encoded, shared, ticks, draw, n_samples, chunk or n_samples)
 
     @torch.no_grad()
     def _chunks(
-        self, codes_BTX: Tensor, shared: Shared, ticks: Ticks, draw: NoiseSource, n_samples: int, chunk: int
+        self, encoded: Encoded, shared: Shared, ticks: Ticks, draw: NoiseSource, n_samples: int, chunk: int
     ) -> Iterator[Tensor]:
         """Frames nBTCHW of `chunk` samples at a time; the model's mode is its own between two of them."""
         for first in range(0, n_samples, chunk):
-            count = min(chunk, n_samples - first)
             with evaluating(self):
-                with torch.autocast(codes_BTX.device.type, enabled=False):
-                    past_BTD, future_BTD = self._sample_states(codes_BTX, draw(count), ticks.future, ticks.substeps)
-                columns = [(past_BTD if inside else future_BTD)[:, tick] for inside, tick in ticks.wanted]
-                states_nBTD = torch.stack(columns, dim=1).unflatten(0, (count, -1))
-                frames_nBTCHW = self._decode_samples(states_nBTD, shared)
+                latent = self._latent(encoded, draw(min(chunk, n_samples - first)))
+                frames_nBTCHW = self._decode_samples(self._states(latent, ticks), shared)
             yield frames_nBTCHW
+
+    @property
+    def has_content(self) -> bool:
+        """True with w or with skips."""
+        return self.config.content_variable or self.config.skip_connections
+
+    @torch.no_grad()
+    def infer(
+        self, context_BTCHW: Tensor, n_samples: int = 1, *, n_future: int, generator: Generators = None
+    ) -> Latent:
+        """As `LatentModel.infer`.
+
+        drive: "z" `[N, B, T-1, Z]` of the context's transitions, from q; "eps" `[N, B, T-1 + n_future, Z]`, the noise
+        from which z is sampled, by the prior where the state is rolled out. content: "w" BE, "skip_0" (deepest) ...
+        """
+        self._check_request(context_BTCHW, n_samples, None, self.config.n_euler_steps)
+        if n_future < 0:
+            raise ValueError(f"n_future is {n_future}; it must not be negative")
+        draw = self._sample_noise(context_BTCHW, n_future, generator)
+        with evaluating(self):
+            encoded = self._encode(_channels_last(context_BTCHW), context_BTCHW.shape[1], {})
+            return self._latent(encoded, draw(n_samples))
+
+    @torch.no_grad()
+    def trajectory(
+        self, latent: Latent, times: Sequence[float], *, substeps: int | None = None, free: bool = False
+    ) -> Tensor:
+        """As `LatentModel.trajectory`; `substeps` acts on the roll-out alone, which begins at time 0 if `free`."""
+        steps = self.config.n_euler_steps if substeps is None else substeps
+        self._check_substeps(steps)
+        given = 0 if free else latent.drive["z"].shape[2]
+        ticks = parse_times(
+            times, None, num_context=given + 1, context_substeps=self.config.n_euler_steps, substeps=steps
+        )
+        held = latent.drive["eps"].shape[2] - given
+        if ticks.future > held:
+            raise ValueError(
+                f"time {max(times)} is {ticks.future} frames after the roll-out's begin, but this latent holds noise "
+                f"for {held}: infer it with a larger n_future"
+            )
+        with evaluating(self):
+            return self._states(latent, ticks, free)
+
+    @torch.no_grad()
+    def decode(self, states_NBTD: Tensor, content: Mapping[str, Tensor]) -> Tensor:
+        """As `LatentModel.decode`; `content` as `infer` names it."""
+        skips = [tensor for name, tensor in sorted(content.items()) if name != "w"]
+        clips = {len(tensor) for tensor in content.values()} | {states_NBTD.shape[1]}
+        if len(clips) > 1:
+            raise ValueError(f"states NBTD {tuple(states_NBTD.shape)} and content are of {sorted(clips)} clips")
+        with evaluating(self):
+            return self._decode_samples(states_NBTD, self.decoder.share(content.get("w"), skips))
 
     def _sample_noise(self, context_BTCHW: Tensor, future: int, generator: Generators) -> NoiseSource:
         """A source of (eps_y0 `[n B, D]`, eps_z `[n B, T-1 + future, Z]`) for the next n samples of every clip.
@@ -254,20 +307,30 @@ class SRVP(VideoModel):
 
         return draw
 
-    def _sample_states(
-        self, codes_BTX: Tensor, noise: tuple[Tensor, Tensor], future: int, substeps: int
-    ) -> tuple[Tensor, Tensor]:
-        """States of all samples at all sub-steps: of the context, and of the roll-out from its last frame on."""
+    def _latent(self, encoded: Encoded, noise: tuple[Tensor, Tensor]) -> Latent:
+        """y_0 and the context's z, sampled from q by the `noise` of some samples of all clips (see `_sample_noise`)."""
         eps_y0, eps_z = noise
-        repeats = eps_y0.shape[0] // codes_BTX.shape[0]
-        q_y, q_z = self._infer_y(codes_BTX).repeat(repeats, 1), self._infer_z(codes_BTX)
-        past_BTD = sample_gaussian(q_y, eps_y0).unsqueeze(1)
-        transitions = codes_BTX.shape[1] - 1
-        if transitions:
-            eps = eps_z[:, :transitions]
-            z_BTZ = eps if q_z is None else sample_gaussian(q_z.repeat(repeats, 1, 1), eps)
-            past_BTD, _ = unroll(self.dynamics, past_BTD[:, 0], z_BTZ, self.config.n_euler_steps)
-        return past_BTD, self._roll_out(past_BTD[:, -1], eps_z[:, transitions : transitions + future], substeps)
+        codes_BTX = encoded.codes_BTX
+        count, transitions = eps_y0.shape[0] // codes_BTX.shape[0], codes_BTX.shape[1] - 1
+        with torch.autocast(codes_BTX.device.type, enabled=False):
+            y_0 = sample_gaussian(self._infer_y(codes_BTX).repeat(count, 1), eps_y0)
+            q_z, z = self._infer_z(codes_BTX), eps_z[:, :transitions]
+            if q_z is not None and transitions:
+                z = sample_gaussian(q_z.repeat(count, 1, 1), z)
+        drive = {"z": z.unflatten(0, (count, -1)), "eps": eps_z.unflatten(0, (count, -1))}
+        return Latent(y_0.unflatten(0, (count, -1)), drive, encoded.content())
+
+    def _states(self, latent: Latent, ticks: Ticks, free: bool = False) -> Tensor:
+        """States NBTD at the wanted times: of the context (left out if `free`) and of the roll-out from its end on."""
+        y_0, z, eps = (part.flatten(0, 1) for part in (latent.initial_NBD, latent.drive["z"], latent.drive["eps"]))
+        past_BTD, given = y_0.unsqueeze(1), 0 if free else z.shape[1]
+        with torch.autocast(y_0.device.type, enabled=False):
+            if given:
+                past_BTD, _ = unroll(self.dynamics, y_0, z, self.config.n_euler_steps)
+            eps = eps[:, given : given + ticks.future]
+            future_BTD = self._roll_out(past_BTD[:, -1], eps, ticks.substeps)
+        columns = [(past_BTD if inside else future_BTD)[:, tick] for inside, tick in ticks.wanted]
+        return torch.stack(columns, dim=1).unflatten(0, latent.initial_NBD.shape[:2])
 
     def _roll_out(self, first_BD: Tensor, eps_BTZ: Tensor, substeps: int) -> Tensor:
         """States from `first_BD` on, z from the prior: `[B, T * substeps + 1, D]`."""
@@ -312,13 +375,14 @@ class SRVP(VideoModel):
 
     def _check_request(self, context_BTCHW: Tensor, n_samples: int, chunk: int | None, substeps: int) -> None:
         self._check_video(context_BTCHW, at_least=self.config.nt_inf, what="a context")
-        for name, value in (
-            ("n_samples", n_samples),
-            ("chunk", n_samples if chunk is None else chunk),
-            ("substeps", substeps),
-        ):
+        for name, value in (("n_samples", n_samples), ("chunk", n_samples if chunk is None else chunk)):
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
+        self._check_substeps(substeps)
+
+    def _check_substeps(self, substeps: int) -> None:
+        if substeps < 1:
+            raise ValueError(f"substeps is {substeps}; it must be at least 1")
         if substeps != 1 and not self.dynamics.has_substeps:
             raise ValueError(f"substeps is {substeps}, but {self.config.dynamics} dynamics have no time step; use 1")
 
