@@ -1,0 +1,103 @@
+"""What a model says comes after a video's first frames.
+
+In: a run's model, `Opening`, a `Wish`. Out: `Prediction`, 8-bit frames and their times. The same seed draws the same
+noise for every video: a prediction depends neither on the file's name nor on the other videos of the call.
+
+Legend: N samples, T frames, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hpc.config import ConfigError
+from hpc.given_runs import LoadedRun
+from hpc.noise import step_generator
+from hpc.predicting.reading import Opening
+
+_FRAMES_AT_A_TIME = 2048
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be predicted.
+
+    Attributes:
+        n_future: frames after the given ones.
+        samples: futures that are drawn.
+        per_frame: predicted times in the time of one frame; 1 for the video's own rate.
+        substeps: solver steps per frame, a multiple of `per_frame`.
+        seed: of the noise.
+    """
+
+    n_future: int
+    samples: int
+    per_frame: int
+    substeps: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Sampled futures.
+
+    Attributes:
+        opening: what the model was given, and what truly follows.
+        samples_NTCHW: uint8.
+        times_T: when the predicted frames are, in frames: 0 is the first given one.
+        wish: what was asked for.
+    """
+
+    opening: Opening
+    samples_NTCHW: NDArray[np.uint8]
+    times_T: NDArray[np.float64]
+    wish: Wish
+
+
+def check_steps(per_frame: int, substeps: int | None, of_training: int, dynamics: str) -> int:
+    """Solver steps per frame for so many predicted times per frame.
+
+    Args:
+        substeps: what the user asked for; None for the fewest that contain those of training.
+        of_training: the model's own.
+        dynamics: of the model; only "residual" has time steps.
+
+    Raises:
+        ConfigError: the times are not on the steps, or the model has none.
+    """
+    if dynamics != "residual" and (per_frame > 1 or (substeps or 1) > 1):
+        raise ConfigError(
+            f"model.dynamics={dynamics} goes from one frame to the next and has no time step: leave --times-per-frame "
+            "and --substeps out; a higher frame rate needs a run with model.dynamics=residual"
+        )
+    if substeps is None:
+        return math.lcm(per_frame, of_training)
+    if substeps % per_frame:
+        raise ConfigError(
+            f"--substeps {substeps} has no step at every 1/{per_frame} frame: expected a multiple of "
+            f"--times-per-frame {per_frame}, such as --substeps {math.lcm(per_frame, of_training)}"
+        )
+    return substeps
+
+
+def predict_video(loaded: LoadedRun, opening: Opening, wish: Wish) -> Prediction:
+    """Sample `wish.samples` futures; memory beyond the result is that of a chunk of samples."""
+    num_given = len(opening.given_TCHW)
+    ticks = range(1, wish.n_future * wish.per_frame + 1)
+    times = [num_given - 1 + tick / wish.per_frame for tick in ticks]
+    context = torch.from_numpy(opening.given_TCHW)[None].to(loaded.device).float() / 255
+    chunks = loaded.model.predict_chunks(
+        context,
+        times,
+        wish.samples,
+        chunk=max(1, _FRAMES_AT_A_TIME // len(times)),
+        substeps=wish.substeps,
+        generator=step_generator(wish.seed, 0, "predict"),
+    )
+    frames = [(chunk[:, 0].float().clamp(0, 1) * 255).round().to("cpu", torch.uint8).numpy() for chunk in chunks]
+    return Prediction(opening, np.concatenate(frames), np.array(times), wish)
