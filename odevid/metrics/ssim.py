@@ -3,16 +3,18 @@
 In: predicted and true frames, float in [0, 1]. Out: SSIM, one value per frame.
 The statistics of the target are computed once and serve any number of samples.
 
-Legend: T time, C channels, H rows, W columns; h = H - 10, w = W - 10 (valid region); `...` any leading axes (N samples,
-B videos), which broadcast.
+Legend: T time, C channels, H rows, W columns; h = H - K + 1, w = W - K + 1 for a window of KxK pixels (valid region);
+`...` any leading axes (N samples, B videos), which broadcast.
 """
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from odevid.metrics.frames import check_frames, check_pair
+from odevid.metrics.frames import check_frames, check_pair, check_scored
 
 WINDOW = 11  # pixels
 SIGMA = 1.5  # pixels
@@ -20,15 +22,19 @@ C1 = 0.01**2  # (K1 L)^2, L = 1
 C2 = 0.03**2  # (K2 L)^2
 
 
-def _window_matrix(size: int) -> Tensor:
-    """Banded matrix (size - 10, size), float64: row i averages entries i ... i + 10 with the Gaussian window."""
-    offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
-    weights = torch.exp(-offsets.square() / (2 * SIGMA**2))
-    weights = weights / weights.sum()
-    valid = size - WINDOW + 1
+def gaussian_window(size: int, sigma: float) -> Tensor:
+    """Weights of `size` pixels about the middle one, float64; their sum is 1."""
+    offsets = torch.arange(size, dtype=torch.float64) - size // 2
+    weights = torch.exp(-offsets.square() / (2 * sigma**2))
+    return weights / weights.sum()
+
+
+def _window_matrix(weights: Tensor, size: int) -> Tensor:
+    """Banded matrix (size - K + 1, size), float64: row i averages entries i ... i + K - 1 with the K weights."""
+    valid = size - len(weights) + 1
     matrix = torch.zeros(valid, size, dtype=torch.float64)
     for row in range(valid):
-        matrix[row, row : row + WINDOW] = weights
+        matrix[row, row : row + len(weights)] = weights
     return matrix
 
 
@@ -37,29 +43,39 @@ def _working_dtype(frames: Tensor) -> torch.dtype:
     return torch.float64 if frames.device.type != "cpu" else torch.promote_types(frames.dtype, torch.float32)
 
 
-class SsimReference:
-    """SSIM against one target: Wang et al. 2004, with the constants and the cropping of the published SRVP code.
+class WindowedSsim:
+    """SSIM against one target with some separable window: Wang et al. 2004, equation 13, valid convolution only.
 
-    Gaussian window 11x11, sigma 1.5, K1 0.01, K2 0.03, L = 1, population covariances, valid convolution only (a 54x54
-    map for 64x64 frames), per channel, averaged over space and channels. Libraries that average over a padded map give
-    other numbers.
+    A subclass says which window and constants. Per channel, averaged over space and channels.
 
     The window is separable, so a local mean is two products with banded matrices. Each frame is taken
     relative to its own mean, which leaves variances as they are and spares float32 most of their cancellation.
 
-    Raises TypeError for frames that are not float, ValueError for frames smaller than the window.
+    It looks at shapes, not at values. Raises TypeError for frames that are not float, ValueError for frames smaller
+    than the window.
     """
+
+    title: ClassVar[str]
+    window: ClassVar[Tensor]
+    """K weights, rows and columns alike; their sum is 1."""
+    c1: ClassVar[float]
+    c2: ClassVar[float]
+    covariance_factor: ClassVar[float] = 1.0
+    """1 for population variances and covariances; M / (M - 1) for those of a sample of M pixels."""
 
     def __init__(self, target: Tensor) -> None:
         """Take a target `...TCHW`, float in [0, 1], and compute its local means and variances."""
         check_frames("target", target)
         height, width = target.shape[-2:]
-        if min(height, width) < WINDOW:
-            raise ValueError(f"target has frames of {height}x{width} pixels; SSIM needs at least {WINDOW}x{WINDOW}")
+        smallest = len(self.window)
+        if min(height, width) < smallest:
+            raise ValueError(
+                f"target has frames of {height}x{width} pixels; {self.title} needs at least {smallest}x{smallest}"
+            )
         self._dtype = _working_dtype(target)
         self._target = target
-        self._rows_hH = _window_matrix(height).to(target.device, self._dtype)
-        self._columns_Ww = _window_matrix(width).T.contiguous().to(target.device, self._dtype)
+        self._rows_hH = _window_matrix(self.window, height).to(target.device, self._dtype)
+        self._columns_Ww = _window_matrix(self.window, width).T.contiguous().to(target.device, self._dtype)
         with torch.autocast(target.device.type, enabled=False):
             self._origin, self._centred, self._mean, self._variance = self._statistics(target)
 
@@ -67,13 +83,18 @@ class SsimReference:
         """`...HW` -> `...hw`."""
         return self._rows_hH @ (field @ self._columns_Ww)
 
+    def _local_covariance(self, a: Tensor, mean_a: Tensor, b: Tensor, mean_b: Tensor) -> Tensor:
+        """Of two fields `...HW` whose local means `...hw` are given: `...hw`."""
+        covariance = self._local_mean(a * b) - mean_a * mean_b
+        return covariance if self.covariance_factor == 1 else covariance * self.covariance_factor
+
     def _statistics(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mean of each frame, frames relative to it, their local means and variances."""
         frames = frames.to(self._dtype)
         origin = frames.mean(dim=(-2, -1), keepdim=True)
         centred = frames - origin
         mean = self._local_mean(centred)
-        return origin, centred, mean, self._local_mean(centred.square()) - mean.square()
+        return origin, centred, mean, self._local_covariance(centred, mean, centred, mean)
 
     def __call__(self, prediction: Tensor) -> Tensor:
         """SSIM per frame of `...TCHW` predictions, float in [0, 1]: `...T`, in the dtype of the prediction.
@@ -83,13 +104,52 @@ class SsimReference:
         check_pair(prediction, self._target)
         with torch.autocast(prediction.device.type, enabled=False):
             origin, centred, mean, variance = self._statistics(prediction)
-            covariance = self._local_mean(centred * self._centred) - mean * self._mean
+            covariance = self._local_covariance(centred, mean, self._centred, self._mean)
             mean_x, mean_y = mean + origin, self._mean + self._origin
-            luminance = (2 * mean_x * mean_y + C1) / (mean_x.square() + mean_y.square() + C1)
-            structure = (2 * covariance + C2) / (variance + self._variance + C2)
+            luminance = (2 * mean_x * mean_y + self.c1) / (mean_x.square() + mean_y.square() + self.c1)
+            structure = (2 * covariance + self.c2) / (variance + self._variance + self.c2)
             return (luminance * structure).mean(dim=(-3, -2, -1)).to(prediction.dtype)
 
 
+class SsimReference(WindowedSsim):
+    """SSIM against one target, with the constants and the cropping of the published SRVP code; see `ssim`.
+
+    Gaussian window 11x11, sigma 1.5, K1 0.01, K2 0.03, L = 1, population covariances, valid convolution only (a 54x54
+    map for 64x64 frames). Values are not checked, which `ssim` does.
+    """
+
+    title = "SSIM"
+    window = gaussian_window(WINDOW, SIGMA)
+    c1 = C1
+    c2 = C2
+
+
 def ssim(prediction: Tensor, target: Tensor) -> Tensor:
-    """SSIM per frame of one prediction: `...TCHW` float in [0, 1] twice -> `...T`. See `SsimReference`."""
+    """SSIM per frame: Wang et al. 2004 as Franceschi et al. 2020 (SRVP) evaluate it.
+
+    Gaussian window 11x11, sigma 1.5, population covariances, averaged over the region that the window fits into, over
+    channels, and for a range of 1. It equals scikit-image with `gaussian_weights=True, sigma=1.5,
+    use_sample_covariance=False, data_range=1` on that region. Libraries that average over a padded map give other
+    numbers, and so does SVG's evaluation (`ssim_svg`). Higher is better, 1 for equal frames; papers print the mean over
+    frames, then over videos.
+
+        >>> from odevid.metrics import ssim
+        >>> ssim(torch.rand(2, 5, 3, 64, 64), torch.rand(2, 5, 3, 64, 64)).shape
+        torch.Size([2, 5])
+
+    For many samples of one target build a `SsimReference`, which computes the target's statistics once.
+
+    Args:
+        prediction: `...TCHW` float in [0, 1], such as BTCHW, or NBTCHW for N samples of each video.
+        target: `...TCHW`, same frames, at least 11x11 pixels; leading axes broadcast.
+
+    Returns:
+        `...T`, in the dtype of the prediction.
+
+    Raises:
+        TypeError: frames that are not float.
+        ValueError: shapes that differ, frames smaller than the window, values that are NaN or outside [0, 1] (by more
+            than rounding).
+    """
+    check_scored(prediction, target)
     return SsimReference(target)(prediction)

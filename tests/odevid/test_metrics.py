@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from itertools import islice
 
 import numpy as np
 import pytest
 import torch
-from skimage.metrics import structural_similarity
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from odevid.metrics.centroid import centroid_error, intensity_centroid, median_centroid_error
 from odevid.metrics.interval import interval_mean_of_frames, interval_over_videos, interval_per_frame
-from odevid.metrics.psnr import EIGHT_BIT_CEILING_DB, psnr
+from odevid.metrics.psnr import EIGHT_BIT_CEILING_DB, PsnrReference, psnr
 from odevid.metrics.ssim import C1, SsimReference, ssim
+from odevid.metrics.ssim_svg import SsimSvgReference, ssim_svg
+from tests.conftest import shared_data
 
 # The published evaluation (edouardelasalles/srvp 05661fa, metrics/ssim.py and the PSNR line of test.py), run in float64
 # on `waves(0.4)` against `waves(0.0)`: means over channels of the two frames.
@@ -37,6 +40,24 @@ def dot(row: int, column: int, frames: int = 1) -> torch.Tensor:
     return video
 
 
+def scikit_image(kind: str, x: np.ndarray, y: np.ndarray) -> float:
+    """One channel of one frame, float64, as scikit-image scores it by the convention named."""
+    if kind == "psnr":
+        return peak_signal_noise_ratio(y, x, data_range=1)
+    if kind == "ssim_svg":
+        return structural_similarity(x, y, win_size=7, use_sample_covariance=True, data_range=2)
+    full = structural_similarity(
+        x, y, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1, full=True
+    )[1]
+    return full[5:-5, 5:-5].mean()
+
+
+def by_scikit_image(kind: str, prediction: torch.Tensor, target: torch.Tensor) -> list[float]:
+    """One value per frame of TCHW frames, whatever their dtype."""
+    pairs = zip(prediction.double().numpy(), target.double().numpy(), strict=True)
+    return [float(np.mean([scikit_image(kind, x, y) for x, y in zip(*pair, strict=True)])) for pair in pairs]
+
+
 class TestPsnr:
     def test_of_constant_images_is_minus_20_log10_of_their_difference(self):
         assert psnr(constant(0.3), constant(0.2)).tolist() == pytest.approx([20.0, 20.0], abs=1e-5)
@@ -53,12 +74,6 @@ class TestPsnr:
         capped = psnr(constant(0.3), constant(0.3), ceiling_db=EIGHT_BIT_CEILING_DB)
         assert capped.tolist() == pytest.approx([58.9226, 58.9226], abs=1e-4)
 
-    def test_samples_broadcast_against_one_target(self):
-        samples = torch.rand(3, 2, 4, 1, 16, 16)
-        target = torch.rand(2, 4, 1, 16, 16)
-        each = torch.stack([psnr(sample, target) for sample in samples])
-        torch.testing.assert_close(psnr(samples, target), each)
-
 
 class TestSsim:
     def test_of_equal_frames_is_one(self):
@@ -71,43 +86,103 @@ class TestSsim:
     def test_equals_published_code(self):
         assert ssim(waves(0.4), waves(0.0)).tolist() == pytest.approx(PUBLISHED_SSIM, abs=1e-7)
 
-    @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
-    @pytest.mark.parametrize("size", [(64, 64), (11, 17)])
-    def test_equals_valid_region_of_scikit_image(self, dtype, tolerance, size):
-        generator = torch.Generator().manual_seed(0)
-        target = torch.rand(2, 3, *size, generator=generator, dtype=torch.float64)
-        prediction = (target + 0.2 * torch.randn(target.shape, generator=generator, dtype=torch.float64)).clamp(0, 1)
-        expected = [
-            np.mean([self.scikit_image(x.numpy(), y.numpy()) for x, y in zip(*frames, strict=True)])
-            for frames in zip(prediction, target, strict=True)
-        ]
-        assert ssim(prediction.to(dtype), target.to(dtype)).tolist() == pytest.approx(expected, abs=tolerance)
-
-    @staticmethod
-    def scikit_image(x: np.ndarray, y: np.ndarray) -> float:
-        full = structural_similarity(
-            x, y, gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1, full=True
-        )[1]
-        return full[5:-5, 5:-5].mean()
-
     def test_single_precision_holds_on_bright_flat_frames(self):
         target = 0.9 + 0.02 * waves(0.0)
         prediction = 0.9 + 0.02 * waves(0.1)
         exact = ssim(prediction, target)
         torch.testing.assert_close(ssim(prediction.float(), target.float()).double(), exact, atol=1e-6, rtol=0)
 
-    def test_target_prepared_once_serves_any_number_of_samples(self):
-        samples = torch.rand(3, 2, 4, 1, 16, 16)
-        target = torch.rand(2, 4, 1, 16, 16)
-        each = torch.stack([ssim(sample, target) for sample in samples])
-        torch.testing.assert_close(SsimReference(target)(samples), each)
-
     def test_too_small_frames_are_refused(self):
         with pytest.raises(ValueError, match="10x64 pixels; SSIM needs at least 11x11"):
             ssim(torch.rand(1, 1, 10, 64), torch.rand(1, 1, 10, 64))
 
 
-@pytest.mark.parametrize("metric", [psnr, ssim, centroid_error])
+class TestSsimSvg:
+    def test_of_constant_images_is_the_luminance_term_for_a_range_of_two(self):
+        expected = (2 * 0.3 * 0.7 + 4e-4) / (0.3**2 + 0.7**2 + 4e-4)
+        assert ssim_svg(constant(0.3), constant(0.7)).tolist() == pytest.approx([expected] * 2, abs=1e-6)
+
+    def test_of_one_window_is_the_formula_with_sample_covariances(self):
+        x, y = waves(0.4)[:1, :1, :7, :7], waves(0.0)[:1, :1, :7, :7]
+        (vx, vxy), (_, vy) = np.cov(x.numpy().ravel(), y.numpy().ravel())
+        mx, my = x.mean().item(), y.mean().item()
+        luminance = (2 * mx * my + 0.02**2) / (mx**2 + my**2 + 0.02**2)
+        assert ssim_svg(x, y).item() == pytest.approx(luminance * (2 * vxy + 0.06**2) / (vx + vy + 0.06**2), abs=1e-12)
+
+    def test_is_not_the_one_of_srvp(self):
+        assert (ssim_svg(waves(0.4), waves(0.0)) > ssim(waves(0.4), waves(0.0)) + 0.01).all()
+
+    def test_too_small_frames_are_refused(self):
+        assert ssim_svg(torch.rand(1, 1, 7, 7), torch.rand(1, 1, 7, 7)).shape == (1,)
+        with pytest.raises(ValueError, match="6x64 pixels; SSIM as SVG computes it needs at least 7x7"):
+            ssim_svg(torch.rand(1, 1, 6, 64), torch.rand(1, 1, 6, 64))
+
+
+def random_frames(size: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two RGB frames and noisy copies, float64."""
+    generator = torch.Generator().manual_seed(0)
+    target = torch.rand(2, 3, *size, generator=generator, dtype=torch.float64)
+    noise = 0.2 * torch.randn(target.shape, generator=generator, dtype=torch.float64)
+    return (target + noise).clamp(0, 1), target
+
+
+def bair_frames() -> tuple[torch.Tensor, torch.Tensor]:
+    """Three frames of a real robot video and those two later, TCHW float64: RGB, 64x64."""
+    with np.load(shared_data("bair", "bair_test_8x30x64x64_palette.npz")) as stored:
+        video = torch.from_numpy(stored["bair_00026"]).permute(0, 3, 1, 2).double() / 255
+    return video[3:6], video[5:8]
+
+
+def kth_frames() -> tuple[torch.Tensor, torch.Tensor]:
+    """Three frames of a real person and those two later, TCHW float64: grey, flat background, 120x160."""
+    av = pytest.importorskip("av")
+    with av.open(str(shared_data("kth", "person23_running_d3_uncomp.avi"))) as container:
+        frames = [frame.to_ndarray(format="gray") for frame in islice(container.decode(video=0), 40)]
+    video = torch.from_numpy(np.stack(frames)).unsqueeze(1).double() / 255
+    return video[30:33], video[32:35]
+
+
+@pytest.mark.parametrize(("metric", "kind"), [(psnr, "psnr"), (ssim, "ssim"), (ssim_svg, "ssim_svg")])
+class TestAgainstScikitImage:
+    @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
+    @pytest.mark.parametrize("size", [(64, 64), (11, 17)])
+    def test_on_random_frames(self, metric, kind, dtype, tolerance, size):
+        prediction, target = random_frames(size)
+        expected = by_scikit_image(kind, prediction, target)
+        limit = tolerance * (10 if kind == "psnr" else 1)  # dB are near 15; relative, as float32 rounds
+        assert metric(prediction.to(dtype), target.to(dtype)).tolist() == pytest.approx(expected, abs=limit)
+
+    @pytest.mark.parametrize("frames", [bair_frames, kth_frames])
+    def test_on_real_frames(self, metric, kind, frames):
+        prediction, target = frames()
+        expected = by_scikit_image(kind, prediction, target)
+        assert expected[0] > 0.5 and (kind == "psnr" or expected[0] < 0.999)  # the frames differ, and not wholly
+        assert metric(prediction, target).tolist() == pytest.approx(expected, abs=1e-10)
+        in_float32 = metric(prediction.float(), target.float()).tolist()
+        assert in_float32 == pytest.approx(expected, abs=1e-6, rel=1e-6 if kind == "psnr" else 0)
+
+
+@pytest.mark.parametrize(
+    ("metric", "reference"), [(psnr, PsnrReference), (ssim, SsimReference), (ssim_svg, SsimSvgReference)]
+)
+class TestReference:
+    def test_prepared_once_serves_any_number_of_samples(self, metric, reference):
+        samples, target = torch.rand(3, 2, 4, 1, 16, 16), torch.rand(2, 4, 1, 16, 16)
+        prepared = reference(target)
+        each = torch.stack([metric(sample, target) for sample in samples])
+        torch.testing.assert_close(prepared(samples), each)
+        torch.testing.assert_close(prepared(samples[1]), each[1])
+
+    def test_looks_at_shapes_and_not_at_values(self, metric, reference):
+        beyond, target = torch.full((1, 1, 16, 16), 1.5), torch.rand(1, 1, 16, 16)
+        assert reference(target)(beyond).isfinite().all()
+        with pytest.raises(ValueError, match="expected"):
+            metric(beyond, target)
+        with pytest.raises(ValueError, match="must be equal"):
+            reference(target)(beyond[..., 1:])
+
+
+@pytest.mark.parametrize("metric", [psnr, ssim, ssim_svg, centroid_error])
 class TestEveryMetric:
     def test_refuses_bytes_and_says_what_to_type(self, metric):
         with pytest.raises(TypeError, match=r"prediction\.float\(\) / 255"):
