@@ -1,0 +1,58 @@
+"""The verb `report`: `python hpc/launch.py report run=RUN [run=RUN2 ...] [--out FILE]`.
+
+In: the words after the verb. Out: one HTML file, written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpc.checkpoint.durable import replace_text
+from hpc.config import ConfigError
+from hpc.given_runs import runs_of
+
+EPILOG = """\
+The page holds the scores beside the papers' numbers, curves, pictures, costs, provenance and the commands that make it
+again. What was not computed says so: run `evaluate` and the studies first. It needs no server and no network: copy the
+file and open it in a browser.
+
+examples
+  python hpc/launch.py report run=runs/srvp_kth/20261120-101500
+  python hpc/launch.py report run=runs/a run=runs/b --out both.html      several runs in one axis
+"""
+
+
+def main(words: Sequence[str]) -> int:
+    """
+    Raises:
+        ConfigError: no run, a folder that is none, an unknown word, or a file that cannot be written.
+    """
+    parser = argparse.ArgumentParser(
+        prog="launch.py report",
+        description="One HTML file on one or several runs, beside the papers' numbers.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("words", nargs="*", metavar="run=RUN", help="folder of a started run; several are compared")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the file to write (default: report.html in the run)")
+    options = parser.parse_args(words)
+    folders, rest = runs_of(options.words)
+    if rest:
+        raise ConfigError(f"report takes run=RUN and --out FILE: what is {' '.join(rest)}?")
+    if not folders:
+        raise ConfigError("report needs run=RUN, the folder of a started run (they are under runs/)")
+    out: Path = options.out or folders[0].report
+    if not out.parent.is_dir():
+        raise ConfigError(f"--out {out}: there is no folder {out.parent}")
+
+    from hpc.report.commands import report_command
+    from hpc.report.facts import gather_run
+    from hpc.report.page import render
+
+    command = report_command([folder.path for folder in folders], options.out)
+    replace_text(out, render([gather_run(folder) for folder in folders], command))
+    print(f"wrote {out} ({out.stat().st_size / 2**20:.1f} MiB): one file, open it in any browser")
+    return 0

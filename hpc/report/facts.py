@@ -1,0 +1,188 @@
+"""Everything that a run folder holds, read once and without complaint about what is missing or torn.
+
+In:  a run folder. Out: `RunFacts`; what could not be read is in its `troubles`, in words. Only a folder that is no run
+is an error. No torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hpc import config as configs
+from hpc.config import Config, ConfigError
+from hpc.data import dataset_root, is_remote
+from hpc.given_runs import short_name
+from hpc.jobs.facts import Facts, ask_slurm, gather
+from hpc.jobs.standing import state_of
+from hpc.run_folder import RunFolder
+from hpc.scores import SCORES, Scores, evaluations_in, read_scores
+from hpc.tracking.journal import JournalError, Record, journal_files, parse, surviving
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores, and where their files are."""
+
+    folder: Path
+    scores: Scores
+
+    @property
+    def samples(self) -> int:
+        return int(self.scores.protocol.get("samples", 1))
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run as the report knows it."""
+
+    folder: RunFolder
+    name: str
+    settings: Mapping[str, Any]
+    """config.yaml, whatever version of the code wrote it."""
+    config: Config | None
+    """The same as this code understands it; None: it does not."""
+    config_text: str
+    state: tuple[str, str]
+    """In a word, and in words: see hpc/jobs/standing.py."""
+    life: Facts
+    records: list[Record]
+    """The lineage that led to the present weights."""
+    evaluation: Evaluation | None
+    """At the model's own time step."""
+    other_steps: list[Evaluation]
+    """At others: RUN/evaluation/substeps-N."""
+    manifest: Mapping[str, Any] | None
+    """Of the dataset."""
+    troubles: list[str]
+
+    @property
+    def experiment(self) -> str:
+        return str(self.settings.get("experiment", ""))
+
+    @property
+    def size(self) -> str:
+        return str(self.settings.get("size", "") or "")
+
+    def setting(self, key: str, default: Any = None) -> Any:
+        """A value of config.yaml by its dotted name."""
+        return at(self.settings, key, default)
+
+    def events(self, name: str) -> list[Mapping[str, Any]]:
+        """Details of all events of that name."""
+        return [r.data.get("details", {}) for r in self.records if r.kind == "event" and r.data.get("name") == name]
+
+    def starts(self) -> list[Mapping[str, Any]]:
+        """What each attempt said of itself."""
+        return [record.data.get("about", {}) for record in self.records if record.kind == "start"]
+
+
+def at(settings: Mapping[str, Any], key: str, default: Any = None) -> Any:
+    """A value of nested mappings by its dotted name; `default` where a part of the name is missing."""
+    found: Any = settings
+    for part in key.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return default
+        found = found[part]
+    return found
+
+
+def gather_run(folder: RunFolder) -> RunFacts:
+    """Read a run. `folder` must hold config.yaml (hpc.run_folder.existing_run sees to that)."""
+    troubles: list[str] = []
+    text = folder.config.read_text(errors="replace")
+    settings = _settings(text, troubles)
+    config = _config(folder, troubles)
+    life = gather(folder, whole=True)
+    jobs = ask_slurm(list(dict.fromkeys(submission.job for submission in life.history.submissions)))
+    if jobs.trouble:
+        troubles.append(jobs.trouble)
+    evaluations = _evaluations(folder, troubles)
+    return RunFacts(
+        folder=folder,
+        name=short_name(folder),
+        settings=settings,
+        config=config,
+        config_text=text,
+        state=state_of(life, jobs),
+        life=life,
+        records=_records(folder, troubles),
+        evaluation=next((found for found in evaluations if found.folder == folder.evaluation), None),
+        other_steps=[found for found in evaluations if found.folder != folder.evaluation],
+        manifest=_manifest(config, troubles),
+        troubles=troubles,
+    )
+
+
+def _settings(text: str, troubles: list[str]) -> Mapping[str, Any]:
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        troubles.append(f"config.yaml is no YAML: {str(error).splitlines()[0]}")
+        return {}
+    if isinstance(found, Mapping):
+        return found
+    troubles.append(f"config.yaml holds {type(found).__name__}, not keys and values")
+    return {}
+
+
+def _config(folder: RunFolder, troubles: list[str]) -> Config | None:
+    try:
+        return configs.load_file(folder.config)
+    except ConfigError as error:
+        troubles.append(f"config.yaml does not fit this version of the code: {error}")
+        return None
+
+
+def _records(folder: RunFolder, troubles: list[str]) -> list[Record]:
+    """The journal's surviving records; lines that are none, such as one that a kill cut short, are counted."""
+    files = journal_files(folder.path)
+    if not files:
+        troubles.append("there is no metrics.jsonl: nothing was trained here, or it was not copied along")
+        return []
+    records, torn = [], 0
+    for path in files:
+        for line in path.read_bytes().splitlines(keepends=True):
+            try:
+                records.append(parse(line, path.name))
+            except JournalError:
+                torn += 1
+    if torn:
+        troubles.append(f"metrics.jsonl: {torn} line{'s' * (torn > 1)} cut short or not readable, passed over")
+    with contextlib.suppress(KeyError, TypeError):
+        return surviving(records)
+    troubles.append("metrics.jsonl: a resume record does not say from which step; all attempts are shown")
+    return records
+
+
+def _evaluations(folder: RunFolder, troubles: list[str]) -> list[Evaluation]:
+    found = []
+    for path in evaluations_in(folder.evaluation):
+        try:
+            found.append(Evaluation(path, read_scores(path)))
+        except (ConfigError, ValueError, KeyError, TypeError, AttributeError) as error:
+            unreadable = str(error) if isinstance(error, ConfigError) else f"{path / SCORES} cannot be read: {error!r}"
+            troubles.append(unreadable)
+    return found
+
+
+def _manifest(config: Config | None, troubles: list[str]) -> Mapping[str, Any] | None:
+    """Of a dataset on this machine; what lies behind an address is not fetched."""
+    if config is None:
+        return None
+    root = dataset_root(config.data)
+    if is_remote(root):
+        troubles.append(f"the dataset's manifest was not read: it lies at {root}")
+        return None
+    try:
+        manifest = json.loads((Path(root) / "manifest.json").read_text())
+        return manifest if isinstance(manifest, dict) else None
+    except (OSError, ValueError):
+        troubles.append(f"the dataset's manifest was not read: there is none at {root} on this machine")
+        return None
