@@ -7,7 +7,8 @@ Legend: B clips, T frames, C channels, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from hpc.given_runs import LoadedRun, short_name
 from hpc.noise import step_generator
 from hpc.studies.registry import NotForThisRun, StudyOptions
 from odevid.model import LatentModel
+
+FPS = 6.25
+"""Frames of the data a second in animations; four times as many are still a GIF's whole hundredths of a second."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,11 @@ class Clips:
     @property
     def n_future(self) -> int:
         return self.truth_BTCHW.shape[1]
+
+    @property
+    def video_BTCHW(self) -> Tensor:
+        """Whole clips."""
+        return torch.cat((self.context_BTCHW, self.truth_BTCHW), dim=1)
 
     @property
     def names(self) -> list[str]:
@@ -86,6 +95,15 @@ def latent_model(loaded: LoadedRun) -> LatentModel:
     if not isinstance(loaded.model, LatentModel):
         raise NotForThisRun(f"model {loaded.config.model.name!r} has no latent state that can be taken out")
     return loaded.model
+
+
+def write_table(path: Path, header: Sequence[str], lines: Iterable[Sequence[object]]) -> Path:
+    """A CSV file; the path."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(lines)
+    return path
 
 
 def write_caption(loaded: LoadedRun, options: StudyOptions, what: str, indices: Sequence[int] = ()) -> Path:

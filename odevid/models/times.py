@@ -53,6 +53,11 @@ def parse_times(
     return Ticks(substeps, math.ceil(max(ahead, default=0) / substeps), wanted)
 
 
+def future_frames(times: Sequence[float], num_context: int) -> int:
+    """Whole frames after the context that reach the last of `times`: the `n_future` that `LatentModel.infer` needs."""
+    return max(0, math.ceil(max(times) - (num_context - 1) - TOLERANCE))
+
+
 def check_context_times(context_times: Sequence[float] | None, num_context: int) -> None:
     """Refuse context frames that are not at times 0, 1, ..., num_context - 1."""
     if context_times is None:

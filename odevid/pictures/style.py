@@ -1,6 +1,7 @@
 """The look of all pictures: colours, lettering, and frames made ready to be pasted.
 
-In: frames as arrays. Out: 8-bit RGB. Green is what the model was given, red is what it predicted, slate is the truth.
+In: frames as arrays. Out: 8-bit RGB. Green is what the model was given, red is what it predicted, slate is the truth,
+blue is what it predicted between the times of the data.
 
 Legend: B videos, T frames, C channels, H rows, W columns, 3 = RGB; X, Y rows and columns of a finished picture.
 """
@@ -19,10 +20,11 @@ Colour = tuple[int, int, int]
 GIVEN: Colour = (26, 147, 67)
 PREDICTED: Colour = (214, 48, 49)
 TRUTH: Colour = (84, 96, 112)
+BETWEEN: Colour = (31, 95, 191)
 INK: Colour = (36, 41, 47)
 FAINT: Colour = (208, 213, 219)
 PAPER: Colour = (255, 255, 255)
-ACCENTS = (GIVEN, PREDICTED, TRUTH, INK, FAINT, PAPER)
+ACCENTS = (GIVEN, PREDICTED, TRUTH, BETWEEN, INK, FAINT, PAPER)
 
 
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

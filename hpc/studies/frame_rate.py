@@ -1,0 +1,214 @@
+"""Study "frame-rate": prediction at 2 and 4 times the frame rate, and the scores at several time steps.
+
+In: clips of the test split; evaluations of the run, if there are any. Out: rates.gif, rates.mp4 (all rates side by
+side, each at its speed), strip.png, frames.csv; substeps.csv, substeps.json and substeps.png from RUN/evaluation;
+caption.txt.
+
+Legend: B clips, T frames, C channels, H rows, W columns (last axis).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from hpc.given_runs import LoadedRun
+from hpc.scores import Score, Scores, evaluations_in, read_scores
+from hpc.studies.clips import FPS, Clips, generators, read_clips, write_caption, write_table
+from hpc.studies.registry import NotForThisRun, StudyOptions
+from odevid.pictures import style
+from odevid.pictures.sheet import Cell, Lettering, film, save_animation, save_sheet, sheet
+from odevid.pictures.steps import StepScore, save_steps_png, step_name
+from odevid.studies.frame_rate import FineFrames, matching_substeps, predict_fine
+
+CLIPS = 3
+FACTORS = (1, 2, 4)
+STRIP_FRAMES = 3
+"""Frames of the data that the strip shows, at every rate."""
+STEPS = (1, 2, 3, 4, 5)
+"""Solver steps per frame of SRVP's tables 7 to 9."""
+LEGEND = (
+    ("given", style.GIVEN),
+    ("truth", style.TRUTH),
+    ("predicted at a time of the data", style.PREDICTED),
+    ("predicted between", style.BETWEEN),
+)
+
+
+def run_frame_rate(loaded: LoadedRun, options: StudyOptions) -> list[Path]:
+    """
+    Raises:
+        NotForThisRun: the model has no time step that could be refined.
+    """
+    settings = loaded.config.model
+    if settings.dynamics != "residual":
+        raise NotForThisRun(f"model.dynamics={settings.dynamics} maps frame to frame and has no time step to refine")
+    clips = read_clips(loaded, options, CLIPS)
+    fine = {
+        factor: predict_fine(
+            loaded.model,
+            clips.context_BTCHW,
+            clips.n_future,
+            factor,
+            matching_substeps(settings.n_euler_steps, factor),
+            generator=generators(options, clips),
+        )
+        for factor in FACTORS
+    }
+    files = save_animation(options.folder, "rates", _moving(fine, clips), FPS * max(FACTORS))
+    files.append(_strip(options.folder / "strip.png", fine, clips))
+    files.append(_frames(options.folder / "frames.csv", fine, clips))
+    tables, note = _tables(loaded, options.folder)
+    what = (
+        "Frame rate: predictions at once, twice and four times the frame rate of the data, the time step of the "
+        f"solver refined to match; frames between the data's times have a blue border. {note}"
+    )
+    return [*files, *tables, write_caption(loaded, options, what, clips.indices)]
+
+
+def _row_names() -> list[str]:
+    return ["truth", *(f"x {factor}" for factor in FACTORS)]
+
+
+def _films(fine: Mapping[int, FineFrames], clip: int, scale: int) -> dict[int, list[Cell]]:
+    """The frames of each rate after the given ones, as cells."""
+    films = {}
+    for factor, found in fine.items():
+        cells = film(found.frames_BTCHW[clip].cpu(), 0, scale=scale)
+        films[factor] = [
+            Cell(cell.frame_HW3, style.PREDICTED if whole else style.BETWEEN)
+            for cell, whole in zip(cells, found.is_whole, strict=True)
+        ]
+    return films
+
+
+def _moving(fine: Mapping[int, FineFrames], clips: Clips) -> list[np.ndarray]:
+    """All rates side by side, as many pictures as the finest has frames; coarser ones hold theirs."""
+    finest = max(FACTORS)
+    truths = [film(video, clips.num_given, style.TRUTH, 2) for video in clips.video_BTCHW.cpu()]
+    films = [_films(fine, clip, 2) for clip in range(len(clips.indices))]
+    pictures = []
+    for tick in range((1 - clips.num_given) * finest, clips.n_future * finest + 1):
+        frame = clips.num_given - 1 + tick // finest
+        rows = [[truth[frame] for truth in truths]]
+        for factor in FACTORS:
+            seen = tick * factor // finest  # predicted frames of this rate until now
+            rows.append([rates[factor][seen - 1] for rates in films] if seen > 0 else rows[0])
+        words = Lettering(_row_names(), clips.names, f"frame rate of the data, x 2, x 4: frame {frame + 1}", LEGEND)
+        pictures.append(sheet(rows, words))
+    return pictures
+
+
+def _strip(path: Path, fine: Mapping[int, FineFrames], clips: Clips) -> Path:
+    """For each clip: truth and every rate, from the last given frame on, each frame under its time."""
+    finest = max(FACTORS)
+    shown = min(STRIP_FRAMES, clips.n_future)
+    names = [_time_name(Fraction(tick, finest) + clips.num_given) for tick in range(shown * finest + 1)]
+    rows: list[list[Cell | None]] = []
+    for clip in range(len(clips.indices)):
+        truth, films = film(clips.video_BTCHW[clip].cpu(), clips.num_given, style.TRUTH), _films(fine, clip, 1)
+        rows.append(
+            [truth[clips.num_given - 1 + tick // finest] if tick % finest == 0 else None for tick in _ticks(shown)]
+        )
+        for factor in FACTORS:
+            every = finest // factor
+            line = [films[factor][tick // every - 1] if tick and tick % every == 0 else None for tick in _ticks(shown)]
+            rows.append(line)
+    per_clip = len(FACTORS) + 1
+    words = Lettering(
+        rows=[f"{name}: {row}" if row == "truth" else row for name in clips.names for row in _row_names()],
+        columns=names,
+        title="the frame rate of the data, doubled and quadrupled (time in frames)",
+        legend=LEGEND,
+        breaks=range(per_clip, len(rows), per_clip),
+    )
+    return save_sheet(path, rows, words)
+
+
+def _ticks(frames: int) -> range:
+    return range(frames * max(FACTORS) + 1)
+
+
+def _time_name(time: Fraction) -> str:
+    """A time in frames, counted from 1 as everywhere in pictures."""
+    whole, part = divmod(time, 1)
+    return str(whole) if not part else f"{float(time):g}"
+
+
+def _frames(path: Path, fine: Mapping[int, FineFrames], clips: Clips) -> Path:
+    """How far each frame is from the one before (pixel RMS), at every rate: small steps where motion is smooth."""
+    lines = []
+    for factor, found in fine.items():
+        change_BT = (found.frames_BTCHW[:, 1:] - found.frames_BTCHW[:, :-1]).square().mean(dim=(2, 3, 4)).sqrt()
+        for index, changes in zip(clips.indices, change_BT.tolist(), strict=True):
+            lines += [
+                (index, factor, found.substeps, time + 1, change)
+                for time, change in zip(found.times[1:], changes, strict=True)
+            ]
+    return write_table(path, ("clip", "factor", "substeps", "frame", "rms_change"), lines)
+
+
+def _tables(loaded: LoadedRun, folder: Path) -> tuple[list[Path], str]:
+    """The scores over step sizes as files, and a sentence about them; the missing ones are named on the terminal."""
+    own = loaded.config.model.n_euler_steps
+    scored = _scored(loaded.folder.evaluation, own)
+    missing = [step for step in STEPS if step not in scored]
+    if missing:
+        steps = ",".join(map(str, STEPS))
+        print(
+            f"no scores at time step{'s' if len(missing) > 1 else ''} {', '.join(map(step_name, missing))} of a frame; "
+            f"for the table over step sizes:\n"
+            f"    python hpc/launch.py evaluate run={loaded.folder.path} 'eval.substeps=[{steps}]'\n"
+            f"then this study again"
+        )
+    if not scored:
+        return [], "The run has not been scored at several time steps."
+    lines = [_line(step, found, line) for step, found in scored.items() for line in _lines(found)]
+    header = ("step", "substeps", "metric", "unit", "mean", "half_width", "videos", "samples", "training_step")
+    table = write_table(folder / "substeps.csv", header, lines)
+    numbers = folder / "substeps.json"
+    numbers.write_text(json.dumps([dict(zip(header, line, strict=True)) for line in lines], indent=1) + "\n")
+    panels = _panels(scored)
+    picture = save_steps_png(folder / "substeps.png", panels, own, "best of N over the time step of the solver")
+    return [table, numbers, picture], (
+        f"Scores at the time steps {', '.join(map(step_name, scored))} of a frame (training: {step_name(own)}), "
+        f"{next(iter(scored.values())).protocol['num_clips']} test clips."
+    )
+
+
+def _scored(evaluation: Path, own: int) -> dict[int, Scores]:
+    """Evaluations by their solver steps per frame, coarse to fine."""
+    found: dict[int, Scores] = {}
+    for folder in evaluations_in(evaluation):
+        scores = read_scores(folder)
+        found[int(scores.protocol.get("substeps") or own)] = scores
+    return dict(sorted(found.items()))
+
+
+def _lines(found: Scores) -> list[Score]:
+    """What the paper's tables hold: the best sample's metrics, and FVD."""
+    lines = [line for line in found.table if line.method == "best"]
+    if found.fvd:
+        samples = int(found.protocol["samples"])
+        lines.append(Score("best", "fvd", "", found.fvd.mean, found.fvd.half_width, None, found.fvd.videos, samples))
+    return lines
+
+
+def _line(step: int, found: Scores, line: Score) -> tuple[object, ...]:
+    trained = found.about.get("step", "")
+    return (
+        step_name(step), step, line.metric, line.unit, line.mean, line.half_width, line.videos, line.samples, trained
+    )  # fmt: skip
+
+
+def _panels(scored: Mapping[int, Scores]) -> dict[str, Sequence[StepScore]]:
+    panels: dict[str, list[StepScore]] = {}
+    for step, found in scored.items():
+        for line in _lines(found):
+            label = line.metric.upper() + (f" ({line.unit})" if line.unit else "")
+            panels.setdefault(label, []).append(StepScore(step, line.mean, line.half_width))
+    return dict(panels)
