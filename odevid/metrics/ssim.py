@@ -60,8 +60,8 @@ class WindowedSsim:
     """K weights, rows and columns alike; their sum is 1."""
     c1: ClassVar[float]
     c2: ClassVar[float]
-    covariance_factor: ClassVar[float] = 1.0
-    """1 for population variances and covariances; M / (M - 1) for those of a sample of M pixels."""
+    """For population variances and covariances. Those of a sample are M / (M - 1) times as large, for a window of M
+    pixels: dividing numerator and denominator by that factor leaves c2 divided by it."""
 
     def __init__(self, target: Tensor) -> None:
         """Take a target `...TCHW`, float in [0, 1], and compute its local means and variances."""
@@ -83,18 +83,13 @@ class WindowedSsim:
         """`...HW` -> `...hw`."""
         return self._rows_hH @ (field @ self._columns_Ww)
 
-    def _local_covariance(self, a: Tensor, mean_a: Tensor, b: Tensor, mean_b: Tensor) -> Tensor:
-        """Of two fields `...HW` whose local means `...hw` are given: `...hw`."""
-        covariance = self._local_mean(a * b) - mean_a * mean_b
-        return covariance if self.covariance_factor == 1 else covariance * self.covariance_factor
-
     def _statistics(self, frames: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Mean of each frame, frames relative to it, their local means and variances."""
         frames = frames.to(self._dtype)
         origin = frames.mean(dim=(-2, -1), keepdim=True)
         centred = frames - origin
         mean = self._local_mean(centred)
-        return origin, centred, mean, self._local_covariance(centred, mean, centred, mean)
+        return origin, centred, mean, self._local_mean(centred.square()) - mean.square()
 
     def __call__(self, prediction: Tensor) -> Tensor:
         """SSIM per frame of `...TCHW` predictions, float in [0, 1]: `...T`, in the dtype of the prediction.
@@ -104,7 +99,7 @@ class WindowedSsim:
         check_pair(prediction, self._target)
         with torch.autocast(prediction.device.type, enabled=False):
             origin, centred, mean, variance = self._statistics(prediction)
-            covariance = self._local_covariance(centred, mean, self._centred, self._mean)
+            covariance = self._local_mean(centred * self._centred) - mean * self._mean
             mean_x, mean_y = mean + origin, self._mean + self._origin
             luminance = (2 * mean_x * mean_y + self.c1) / (mean_x.square() + mean_y.square() + self.c1)
             structure = (2 * covariance + self.c2) / (variance + self._variance + self.c2)

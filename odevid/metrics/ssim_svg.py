@@ -18,6 +18,7 @@ WINDOW = 7  # pixels
 RANGE = 2.0  # what scikit-image took for floats, whose range it held to be [-1, 1]
 C1 = (0.01 * RANGE) ** 2
 C2 = (0.03 * RANGE) ** 2
+SAMPLE = WINDOW**2 / (WINDOW**2 - 1)  # sample covariance / population covariance
 
 
 class SsimSvgReference(WindowedSsim):
@@ -30,8 +31,7 @@ class SsimSvgReference(WindowedSsim):
     title = "SSIM as SVG computes it"
     window = torch.full((WINDOW,), 1 / WINDOW, dtype=torch.float64)
     c1 = C1
-    c2 = C2
-    covariance_factor = WINDOW**2 / (WINDOW**2 - 1)
+    c2 = C2 / SAMPLE
 
 
 def ssim_svg(prediction: Tensor, target: Tensor) -> Tensor:
