@@ -181,6 +181,14 @@ class TestReference:
         with pytest.raises(ValueError, match="must be equal"):
             reference(target)(beyond[..., 1:])
 
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+    def test_on_a_gpu_is_that_on_the_cpu_even_where_tf32_is_allowed(self, metric, reference, monkeypatch):
+        monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+        prediction, target = (frames.float() for frames in random_frames((64, 64)))
+        values = reference(target.cuda())(prediction.cuda())
+        assert values.is_cuda and values.dtype == torch.float32
+        torch.testing.assert_close(values.cpu(), metric(prediction, target), rtol=1e-5, atol=0)
+
 
 @pytest.mark.parametrize("metric", [psnr, ssim, ssim_svg, centroid_error])
 class TestEveryMetric:
