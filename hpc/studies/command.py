@@ -7,6 +7,7 @@ study runs.
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,8 @@ examples
   python hpc/launch.py study diversity run=RUN --count 16 --samples 20 eval.test_num_frames=40
   python hpc/launch.py study frame-rate run=RUN eval.checkpoint=best --device cpu
 
-Pictures (PNG; GIF and MP4 where something moves), numbers (CSV, JSON) and caption.txt go to RUN/studies/NAME/.
+Pictures (PNG; GIF and MP4 where something moves), numbers (CSV, JSON) and caption.txt go to RUN/studies/NAME/, which is
+written anew each time.
 Clips are those of the test split, numbered from 0; the model is given its first model.nt_cond frames.
 """
 
@@ -66,15 +68,18 @@ def main(words: Sequence[str]) -> int:
 
 
 def _run(study: Study, loaded: LoadedRun, options: argparse.Namespace) -> Sequence[Path]:
-    folder = loaded.folder.studies / study.name
-    folder.mkdir(parents=True, exist_ok=True)
-    asked = StudyOptions(folder, options.clips, options.count, options.samples, options.seed)
+    """The study's files. It writes beside its folder, which is replaced when all is there: no file is of another run."""
+    folder, beside = loaded.folder.studies / study.name, loaded.folder.studies / f".{study.name}"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    asked = StudyOptions(beside, options.clips, options.count, options.samples, options.seed)
     try:
-        return study.load()(loaded, asked)
-    except NotForThisRun:
-        if not any(folder.iterdir()):
-            folder.rmdir()
-        raise
+        files = study.load()(loaded, asked)
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return [folder / path.relative_to(beside) for path in files]
 
 
 def _print(study: Study, files: Sequence[Path]) -> None:

@@ -28,7 +28,7 @@ class StudyOptions:
     """What the command line asks of a study; 0 and () leave the choice to the study."""
 
     folder: Path
-    """Where the study writes: RUN/studies/NAME, which exists."""
+    """Where the study writes: it exists and is empty, and becomes RUN/studies/NAME when the study has ended well."""
     clips: tuple[int, ...] = ()
     """Numbers of test clips."""
     count: int = 0
@@ -63,6 +63,7 @@ STUDIES: tuple[Study, ...] = (
     Study("frame-rate", "doubled, quadrupled frame rate; scores by time step", "hpc.studies.frame_rate:run_frame_rate"),
     Study("latent", "latent trajectories in 2-D: PCA, t-SNE, UMAP", "hpc.studies.latent:run_latent"),
     Study("diversity", "how much the samples of a video differ", "hpc.studies.diversity:run_diversity"),
+    Study("motion", "moves of a known digit over samples, true and predicted", "hpc.studies.motion:run_motion"),
 )
 
 
