@@ -66,6 +66,9 @@ def _describe(found: Rebuilt) -> str:
     ]
     if found.missing_videos:
         lines.append(f"{found.missing_videos} videos are not there any more and were left out")
+    if found.evaluations:
+        lines.append(f"{found.evaluations} evaluation{'s' * (found.evaluations > 1)} in its summary")
+    lines += [f"left out: {why}" for why in found.unreadable]
     lines.append(found.where if found.mode == "online" else f"upload it with: wandb sync {found.where}")
     return "\n".join(lines)
 

@@ -98,9 +98,12 @@ class Display:
             text = _describe(scalars) + self._validation
             self.say(f"step {step}/{self._total}  {text}  ETA {self._rate.eta(self._total)}")
 
-    def evaluated(self, step: int, scalars: Mapping[str, float]) -> None:
+    def evaluated(self, step: int, scalars: Mapping[str, float], cost: Mapping[str, float]) -> None:
         """A finished validation."""
-        self.say(f"step {step}  validation  " + "  ".join(f"{name} {value:.4g}" for name, value in scalars.items()))
+        told = "  ".join(f"{name} {value:.4g}" for name, value in scalars.items())
+        if cost:
+            told += f"  ({cost['clips']} clips x {cost['samples']} samples, {format_duration(cost['wall_s'])})"
+        self.say(f"step {step}  validation  {told}")
         if "psnr" in scalars:
             self._validation = f"  psnr {scalars['psnr']:.2f}"
 

@@ -30,6 +30,28 @@ MAX_WAITING_BYTES = 8 * 2**20
 """Records that wait for a mirror that does not read; beyond that it counts as hung."""
 
 
+def spec_of(run_dir: Path, log: LogConfig) -> MirrorSpec:
+    """The W&B run of a run folder. OSError: its id cannot be kept there."""
+    folder = run_dir.resolve()
+    return MirrorSpec(
+        run_dir=str(folder),
+        mode=log.wandb,
+        project=log.project,
+        group=log.group,
+        run_id=kept_id(folder),
+        title=f"{folder.parent.name}/{folder.name}",
+        pid=os.getpid(),
+    )
+
+
+def command_and_environ(spec: MirrorSpec, *words: str) -> tuple[list[str], dict[str, str]]:
+    """What starts the mirror process, wherever the present folder is."""
+    root = str(Path(__file__).resolve().parents[2])
+    environ = dict(os.environ)
+    environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [environ.get("PYTHONPATH")])])
+    return [sys.executable, "-m", "hpc.tracking.wandb_mirror", spec.to_json(), *words], environ
+
+
 class Mirror:
     """
     Args:
@@ -99,21 +121,9 @@ class Mirror:
             self._release()
 
     def _start(self, log: LogConfig) -> subprocess.Popen[bytes]:
-        folder = self._dir.resolve()
-        spec = MirrorSpec(
-            run_dir=str(folder),
-            mode=log.wandb,
-            project=log.project,
-            group=log.group,
-            run_id=kept_id(folder),
-            title=f"{folder.parent.name}/{folder.name}",
-            pid=os.getpid(),
-        )
-        root = str(Path(__file__).resolve().parents[2])
-        environ = dict(os.environ)
-        environ["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [environ.get("PYTHONPATH")])])
+        command, environ = command_and_environ(spec_of(self._dir, log))
         process = subprocess.Popen(
-            [sys.executable, "-m", "hpc.tracking.wandb_mirror", spec.to_json()],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -1,6 +1,7 @@
 """Rebuilds a W&B run from the journal: only the surviving lineage, so one curve without repeated steps.
 
-In:  a run folder. Out: a new W&B run (a W&B run cannot take back rows, so the id is a fresh one), offline or online.
+In:  a run folder, its evaluations included. Out: a new W&B run (a W&B run cannot take back rows, so the id is a fresh
+     one), offline or online.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpc.scores import evaluations_in, read_scores
+from hpc.tracking.evaluation_mirror import UNREADABLE, findings_of
 from hpc.tracking.journal import CURRENT, JournalError, Record, read_records, surviving
-from hpc.tracking.wandb_mirror import MirrorSpec, choose_mode, new_id, open_run, write_record
+from hpc.tracking.wandb_mirror import MirrorSpec, choose_mode, new_id, open_run, write_findings, write_record
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,10 @@ class Rebuilt:
     """Records left out because a later attempt went back before them."""
     missing_videos: int
     """Videos of the journal whose files are gone."""
+    evaluations: int
+    """Whose scores are in its summary."""
+    unreadable: list[str]
+    """Why others are not."""
 
 
 def rebuild(run_dir: Path, project: str = "", mode: str = "auto") -> Rebuilt:
@@ -57,9 +64,23 @@ def rebuild(run_dir: Path, project: str = "", mode: str = "auto") -> Rebuilt:
     )
     run = open_run(spec, chosen, config, finish_timeout_s=0)
     missing = sum(not write_record(run, record, run_dir) for record in kept)
-    where = run.url if chosen == "online" else str(Path(run.dir).parent)
+    evaluations, unreadable = _write_evaluations(run, run_dir)
+    address = run.url if chosen == "online" else str(Path(run.dir).parent)
     run.finish()
-    return Rebuilt(spec.run_id, where, chosen, len(kept) - missing, len(records) - len(kept), missing)
+    rows, superseded = len(kept) - missing, len(records) - len(kept)
+    return Rebuilt(spec.run_id, address, chosen, rows, superseded, missing, evaluations, unreadable)
+
+
+def _write_evaluations(run: Any, run_dir: Path) -> tuple[int, list[str]]:
+    """How many are in the summary now, and why others are not."""
+    unreadable = []
+    folders = evaluations_in(run_dir / "evaluation")
+    for where in folders:
+        try:
+            write_findings(run, findings_of(read_scores(where), where))
+        except UNREADABLE as error:
+            unreadable.append(f"{where}: {error}")
+    return len(folders) - len(unreadable), unreadable
 
 
 def _config(records: list[Record]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ In:  scalars, events and videos of the loop. Out: records of these kinds in RUN/
     resume  an attempt goes on at `step`: what was written before for later steps is superseded
     start   an attempt begins at `step`: `about` (ranks, plan, code version) and the whole `config`
     train   `scalars`, means over the steps since the last one
-    eval    `scalars` of a validation
+    eval    `scalars` of a validation, and its `cost`: clips, samples of each, seconds
     event   `name` and `details`: bad_step, substitution, save_failed, wandb_lost, stopped, error ...
     video   `name` and `path`, relative to the run folder
 
@@ -91,15 +91,16 @@ class Tracker:
             details = {"removed": removed, "why": f"log.max_wandb_mb={limit}; hpc.tracking sync makes the whole run"}
             self.event("wandb_folders_removed", step, details, warn=True)
 
-    def log(self, kind: str, step: int, scalars: Mapping[str, float]) -> None:
-        """Scalars of kind "train" or "eval"."""
+    def log(self, kind: str, step: int, scalars: Mapping[str, float], cost: Mapping[str, float] | None = None) -> None:
+        """Scalars of kind "train" or "eval"; a validation also says what it cost."""
         if self._display is None:
             return
-        self._write(kind, step, {"scalars": {name: float(value) for name, value in scalars.items()}})
+        data: dict[str, Any] = {"scalars": {name: float(value) for name, value in scalars.items()}}
+        self._write(kind, step, data | ({"cost": dict(cost)} if cost else {}))
         if kind == "train":
             self._display.train(step, scalars)
         else:
-            self._display.evaluated(step, scalars)
+            self._display.evaluated(step, scalars, cost or {})
 
     def event(self, name: str, step: int, details: Mapping[str, Any], warn: bool = False) -> None:
         """Something that happened; with `warn` also said loudly."""

@@ -3,7 +3,8 @@
     record of the journal --`row`--> {"step", "attempt", "train/loss", ...} --> W&B, offline or online
 
 In:  records, from `python -m hpc.tracking sync` or, while a run goes on, on the standard input of this module run as a
-     program by mirror.py: a process of its own, so that nothing W&B does can hold up or end the training.
+     program by mirror.py: a process of its own, so that nothing W&B does can hold up or end the training. And the
+     findings of an evaluation, from evaluation_mirror.py in the same way.
 Out: a W&B run whose id is kept in RUN/wandb_id and used again after every resume.
 
 W&B's own step never decreases, a run's does when it goes back to a checkpoint: W&B gets the journal's line number as
@@ -32,9 +33,10 @@ import urllib.request
 import uuid
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
-from hpc.tracking.journal import Record, parse, read_records
+from hpc.tracking import strict_json
+from hpc.tracking.journal import JournalError, Record, parse, read_records, surviving
 
 ID_FILE = "wandb_id"
 DEFAULT_URL = "https://api.wandb.ai"
@@ -54,7 +56,20 @@ LAST_WORD = b"exit_code "
 ERROR = "error: "
 """Begins the line in which the mirror says why it ends early."""
 
+EVALUATION = "evaluation"
+"""The word after the specification when an evaluation comes on standard input, not records."""
+
 Mode = Literal["online", "offline"]
+
+
+class Findings(TypedDict):
+    """An evaluation as W&B gets it, by name: see hpc.tracking.evaluation_mirror."""
+
+    values: dict[str, Any]
+    tables: dict[str, Any]
+    """Each {"columns": names, "data": lines}."""
+    videos: dict[str, str]
+    """Files."""
 
 
 class MirrorError(RuntimeError):
@@ -226,6 +241,18 @@ def write_record(run: Any, record: Record, run_dir: Path) -> bool:
     return True
 
 
+def write_findings(run: Any, findings: Findings) -> None:
+    """Put an evaluation into the summary of a W&B run; no row, so no step of its history is taken."""
+    import wandb
+
+    shown: dict[str, Any] = dict(findings["values"])
+    shown |= {name: wandb.Table(table["columns"], table["data"]) for name, table in findings["tables"].items()}
+    for name, file in findings["videos"].items():
+        if Path(file).is_file():
+            shown[name] = wandb.Video(file, format=Path(file).suffix.lstrip("."))
+    run.summary.update(shown)
+
+
 def last_offline_step(run_dir: Path, run_id: str) -> int | None:
     """Line number in the journal of the newest row in a run's offline folders; -1: no row; None: no folder."""
     folders = sorted((run_dir / "wandb").glob(f"offline-run-*-{run_id}"), reverse=True)
@@ -274,6 +301,31 @@ def serve(spec: MirrorSpec) -> int:
     return 0
 
 
+def serve_evaluation(spec: MirrorSpec) -> int:
+    """The mirror process for one evaluation: one line of JSON on stdin, its end, and W&B has it."""
+    told = strict_json.loads(sys.stdin.buffer.readline())
+    os.environ.setdefault("WANDB_DATA_DIR", str(Path(spec.run_dir) / "wandb"))  # where tables wait for their upload
+    run, mode = open_run_or_offline(spec, told["config"])
+    if mode == "offline":  # no server keeps the summary that the training left
+        run.summary.update(newest_values(Path(spec.run_dir)))
+    write_findings(run, told["findings"])
+    _tell(_greeting(spec, mode, run))
+    run.finish(exit_code=0)
+    return 0
+
+
+def newest_values(run_dir: Path) -> dict[str, float]:
+    """The last value of everything that the journal's surviving lineage logged; none where there is no journal."""
+    try:
+        kept = surviving(read_records(run_dir))
+    except JournalError:
+        return {}
+    values: dict[str, float] = {}
+    for record in kept:
+        values |= row(record) if record.kind in ("train", "eval") else {}
+    return values
+
+
 def _tell(message: str) -> None:
     """One line to the training, which may be gone."""
     with contextlib.suppress(BrokenPipeError):
@@ -300,16 +352,16 @@ def _end_with(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def main(argument: str) -> int:
+def main(argument: str, what: str = "") -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, SURVIVED)  # inherited by W&B's service
     spec = MirrorSpec(**json.loads(argument))
     _end_with(spec.pid)
     try:
-        return serve(spec)
+        return serve_evaluation(spec) if what == EVALUATION else serve(spec)
     except Exception as error:  # noqa: BLE001 - W&B's failures have no common class; all end the mirror, not the run
         _tell(f"{ERROR}{type(error).__name__}: {error}")
         return 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

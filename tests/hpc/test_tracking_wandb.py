@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import math
 import os
 import re
 import signal
@@ -14,11 +15,18 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from hpc import config as configs
 from hpc.config import LogConfig
+from hpc.run_folder import RunFolder
+from hpc.scores import Cost, FvdScores, Score, Scores
+from hpc.tracking import evaluation_mirror
 from hpc.tracking import mirror as mirrors
 from hpc.tracking.__main__ import main
+from hpc.tracking.evaluation_mirror import mirror_evaluation
 from hpc.tracking.journal import read_records, surviving
 from hpc.tracking.tracker import Tracker
 from hpc.tracking.wandb_mirror import choose_mode, kept_id, row
@@ -109,8 +117,6 @@ def without_superseded(items: list[dict], run_dir: Path) -> list[dict]:
 def test_two_overlapping_attempts_and_their_rebuilt_run_hold_every_value_of_the_surviving_journal(run_dir, capfd):
     gif = run_dir / "pictures" / "a.gif"
     gif.parent.mkdir()
-    from PIL import Image
-
     Image.new("L", (8, 8)).save(gif)
     with tracker(run_dir) as first:
         first.start(0, {"code": "1"})
@@ -324,3 +330,134 @@ def test_rows_that_died_with_wandbs_service_are_made_up_for_by_the_next_attempt(
     records = [record for record in read_records(run_dir) if record.kind != "resume"]
     assert [item["_step"] for item in history(run_dir, kept_id(run_dir))] == [record.seq for record in records]
     assert [comparable(item) for item in history(run_dir, kept_id(run_dir))] == expected(records)
+
+
+# -- evaluations -------------------------------------------------------------------------------------------------
+
+
+def an_evaluation(run_dir: Path, name: str = "") -> tuple[Scores, Path]:
+    """Scores of three videos with two predicted frames, and a GIF."""
+    where = run_dir / "evaluation" / name
+    where.mkdir(parents=True)
+    Image.new("L", (8, 8)).save(where / "samples.gif")
+    psnr = np.array([[20.0, 22.0], [30.0, 32.0], [np.inf, 40.0]], np.float32)
+    scores = Scores(
+        about={"step": 40},
+        protocol={"num_clips": 3, "num_frames": 7, "samples": 4, "substeps": None},
+        table=[
+            Score("best", "psnr", "dB", math.inf, None, 1.5, 3, 4),
+            Score("single", "ssim", "", 0.5, 0.125, 0.25, 3, 4),
+        ],
+        curves=[],
+        cost=Cost(6.0, 5.0, 2, "cpu", 12),
+        fvd=FvdScores(250.5, 3.25, [250.0, 251.0], 3, 400),
+        absent={"lpips": "no weights: put them there"},
+        files={"GIF": "samples.gif"},
+    )
+    arrays = {"best/psnr": psnr, "best_sample/psnr": np.array([3, 0, 1]), "keys": np.array(["a", "b", "c"])}
+    scores.save(where, arrays)
+    return scores, where
+
+
+def run_config(wandb="offline"):
+    config = configs.load("srvp_smmnist", "test")
+    config.log.wandb, config.log.project = wandb, "tests"
+    return config
+
+
+def summary(run_dir: Path, run_id: str, title: str) -> tuple[dict, Path]:
+    """The summary in the newest offline folder that holds an entry called `title`."""
+    for folder in sorted(run_dir.glob(f"wandb/offline-run-*-{run_id}"), reverse=True):
+        found: dict = {}
+        for record in inspect(folder):
+            found |= record["summary"].get("update", {}) if record["type"] == "summary" else {}
+        if title in found:
+            return found, folder
+    raise AssertionError(f"no summary with {title}")
+
+
+def rows_of(entry: dict, folder: Path) -> dict:
+    return json.loads((folder / "files" / entry["path"]).read_text())
+
+
+def check_findings(found: dict, folder: Path, where: Path) -> None:
+    assert found["test/psnr"] == "Infinity"
+    assert "test/psnr_ci95" not in found, "what has no interval shows none"
+    assert found["test/psnr_ci95_frames"] == 1.5
+    assert found["test/ssim_single"] == 0.5
+    assert (found["test/fvd"], found["test/fvd_ci95"]) == (250.5, 3.25)
+    assert (found["test/step"], found["test/num_clips"], found["test/num_samples"]) == (40, 3, 4)
+    assert found["test/s_per_video_and_sample"] == 1.0, "6 s on 2 ranks for 12 samples"
+    assert found["test/not_computed/lpips"] == "no weights: put them there"
+    assert (folder / "files" / found["test/samples"]["path"]).read_bytes() == (where / "samples.gif").read_bytes()
+    table = rows_of(found["test/scores"], folder)
+    assert table["columns"][:4] == ["method", "metric", "unit", "mean"]
+    assert table["data"][1] == ["single", "ssim", "", 0.5, 0.125, 0.25, 3, 4]
+    assert table["data"][2] == ["single", "fvd", "", 250.5, 3.25, None, 3, 2]
+    videos = rows_of(found["test/videos"], folder)
+    assert videos["columns"] == ["video", "psnr: best", "psnr: best sample"]
+    assert videos["data"] == [["a", 21.0, 3], ["b", 31.0, 0], ["c", None, 1]]
+
+
+def test_an_evaluation_joins_the_runs_own_wandb_run_and_takes_no_step_of_it(run_dir, capfd):
+    with tracker(run_dir) as first:
+        first.start(0, {})
+        train(first, 1, 2)
+    scores, where = an_evaluation(run_dir)
+    mirror_evaluation(RunFolder(run_dir), run_config(), scores, where)
+    with tracker(run_dir, attempt=2) as second:
+        second.start(2, {})
+        train(second, 3)
+    run_id = kept_id(run_dir)
+    assert len(list(run_dir.glob(f"wandb/offline-run-*-{run_id}"))) == 3, "one id for all"
+    records = [record for record in read_records(run_dir) if record.kind != "resume"]
+    assert [comparable(item) for item in history(run_dir, run_id)] == expected(records), "not a row more, or less"
+    found, folder = summary(run_dir, run_id, "test/psnr")
+    check_findings(found, folder, where)
+    assert found["train/loss"] == 1 / (2 + 7), "an offline folder's summary replaces the one before, so it has all"
+    assert list((run_dir / "wandb").rglob("artifacts")), "nothing of it waits outside the run folder"
+    said = capfd.readouterr()
+    assert "WARNING" not in said.out + said.err
+
+
+def test_sync_rebuilds_the_evaluations_too_and_says_which_it_cannot_read(run_dir, capfd):
+    with tracker(run_dir, wandb="disabled") as telling:
+        telling.start(0, {})
+        train(telling, 1)
+    _, where = an_evaluation(run_dir)
+    an_evaluation(run_dir, "substeps-4")
+    an_evaluation(run_dir, "substeps-5")
+    (run_dir / "evaluation" / "substeps-5" / "curves.npz").write_bytes(b"torn")
+    assert main(["sync", str(run_dir), "--mode", "offline"]) == 0
+    said = capfd.readouterr().out
+    assert "2 evaluations in its summary" in said
+    assert "left out: " in said and "substeps-5" in said
+    (rebuilt_id,) = re.findall(r"W&B run (\w+)", said)
+    found, folder = summary(run_dir, rebuilt_id, "test/psnr")
+    check_findings(found, folder, where)
+    assert found["test-substeps-4/fvd"] == 250.5
+
+
+def test_an_evaluation_that_wandb_does_not_take_is_a_warning(run_dir, capfd):
+    scores, where = an_evaluation(run_dir)
+    mirror_evaluation(RunFolder(run_dir), run_config("online"), scores, where)
+    assert "the evaluation is not in W&B" in (said := capfd.readouterr().err)
+    assert "WANDB_API_KEY" in said
+    (where / "curves.npz").unlink()
+    mirror_evaluation(RunFolder(run_dir), run_config(), scores, where)
+    assert "curves.npz" in capfd.readouterr().err
+
+
+def test_a_mirror_that_hangs_does_not_hold_up_the_evaluation(run_dir, capfd, monkeypatch):
+    monkeypatch.setattr(evaluation_mirror, "TIMEOUT_S", 0.2)
+    scores, where = an_evaluation(run_dir)
+    began = time.monotonic()
+    mirror_evaluation(RunFolder(run_dir), run_config(), scores, where)
+    assert time.monotonic() - began < 5
+    assert "did not finish within" in capfd.readouterr().err
+
+
+def test_with_wandb_disabled_an_evaluation_starts_nothing(run_dir):
+    scores, where = an_evaluation(run_dir)
+    mirror_evaluation(RunFolder(run_dir), run_config("disabled"), scores, where)
+    assert [path.name for path in run_dir.iterdir()] == ["evaluation"]
