@@ -101,6 +101,7 @@ class Card:
     label: str
     value: str
     below: str = ""
+    missing: bool = False
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,6 @@ def _checkout(run: RunFacts) -> list[str]:
     commit = re.search(r"\+([0-9a-f]{7,40})(\.dirty)?$", codes[-1])
     if commit is None:
         return [f"# code {codes[-1]}"]
-    kept = [submission.code for submission in run.life.history.submissions if submission.code]
+    kept = [submission.code for submission in run.life.history.submissions if submission.verb == "train"]
     edited = f"  # it was edited; what ran is kept in {kept[-1]}" if commit[2] and kept else ""
     return [f"git checkout {commit[1]}{edited}"]

@@ -83,7 +83,13 @@ def _row(run: RunFacts) -> Row:
     each = numbers.seconds(cost.s_per_video_and_sample)
     shape = f"{clips:,} videos x {run.evaluation.samples:,} samples"
     where = f"{cost.ranks} rank{'s' * (cost.ranks > 1)}, {cost.device}"
-    return Row([*cells, Cell(format_duration(cost.wall_s), where), Cell(each, shape)])
+    return Row(
+        [
+            *cells,
+            Cell(numbers.seconds(cost.wall_s) if cost.wall_s < 60 else format_duration(cost.wall_s), where),
+            Cell(each, shape),
+        ]
+    )
 
 
 def _hours(hours: float, run: RunFacts) -> str:

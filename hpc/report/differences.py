@@ -54,7 +54,7 @@ def _schedule(run: RunFacts, evaluation: Evaluation | None, paper: Mapping[str, 
     done = int(evaluation.scores.about.get("step", run.life.step)) if evaluation else run.life.step
     found = []
     if done < steps:
-        found.append(f"Fewer steps: {done:,} of the {steps:,} of the published schedule ({done / steps:.2g} of it).")
+        found.append(f"Fewer steps: {done:,} of the {steps:,} of the published schedule ({_percent(done / steps)}).")
     elif done > steps:
         found.append(f"More steps: {done:,}; the published schedule has {steps:,}.")
     batch, usual = run.setting("train.global_batch"), at(paper, "train.global_batch")
@@ -101,7 +101,7 @@ def _protocol(run: RunFacts, evaluation: Evaluation, paper: Mapping[str, Any]) -
     usual_clips = TEST_CLIPS.get(run.experiment)
     found = []
     if isinstance(clips, int) and usual_clips and clips != usual_clips:
-        rest = f", {of_split:,} are in the test split here" if isinstance(of_split, int) and of_split != clips else ""
+        rest = f" of the {of_split:,} of this test split" if isinstance(of_split, int) and of_split != clips else ""
         found.append(f"{_more_or_less(clips, usual_clips)} test videos: {clips:,}{rest}; published {usual_clips:,}.")
     for name, key, words in (
         ("samples", "eval.test_samples", "samples per test video"),
@@ -142,6 +142,10 @@ def _listed(changed: Mapping[str, tuple[Any, Any]]) -> str:
 
 def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value) if value != "" else "none"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
 
 
 def _more_or_less(ours: int, theirs: int) -> str:

@@ -48,7 +48,7 @@ def render(runs: Sequence[RunFacts], command: str) -> str:
 def sections(runs: Sequence[RunFacts], command: str) -> list[Section]:
     """In the order of the page; none is empty."""
     return [
-        Section("summary", "Summary", _each(runs, _summary, always=True)),
+        Section("summary", "Summary", _each(runs, _summary)),
         Section("results", "Results beside the papers'", results(runs)),
         Section("steps", "Time steps", _each(runs, step_sizes)),
         Section("curves", "Scores over time", _curves(runs)),
@@ -60,11 +60,11 @@ def sections(runs: Sequence[RunFacts], command: str) -> list[Section]:
     ]
 
 
-def _each(runs: Sequence[RunFacts], make: Callable[[RunFacts], list[Block]], always: bool = False) -> list[Block]:
+def _each(runs: Sequence[RunFacts], make: Callable[[RunFacts], list[Block]]) -> list[Block]:
     """The blocks of every run, under its name where there are several."""
     blocks: list[Block] = []
     for run in runs:
-        blocks += [Heading(run.name)] if always or len(runs) > 1 else []
+        blocks += [Heading(run.name)] if len(runs) > 1 else []
         blocks += make(run)
     return blocks
 

@@ -17,6 +17,10 @@ MAX_BYTES = 24 * 2**20
 """Of one picture inside the page."""
 MAGIC = {b"\x89PNG\r\n\x1a\n": "image/png", b"GIF87a": "image/gif", b"GIF89a": "image/gif"}
 PICTURES = (".png", ".gif")
+CAPTIONS = {
+    "GIF": "The same clips as they play: conditioning frames in green, then predictions in red.",
+    "strip": "Frame by frame: conditioning frames in green, truth in grey, predictions in red.",
+}
 CAPTION_FILES = ("caption.txt", "README.txt", "README.md")
 
 
@@ -47,7 +51,7 @@ def of_evaluation(run: RunFacts) -> list[Block]:
     if evaluation is None:
         return [Paragraph(f"No pictures of a test: {evaluate_command(run, run.folder.path)}", "missing")]
     samples = [
-        (what, evaluation.folder / name)
+        (CAPTIONS.get(what, what), evaluation.folder / name)
         for what, name in evaluation.scores.files.items()
         if Path(name).suffix in PICTURES and "curve" not in what
     ]

@@ -5,7 +5,6 @@ In: runs with their evaluations, and odevid.paper_results. Out: blocks of the pa
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from hpc.report import numbers
@@ -24,9 +23,7 @@ INTERVALS = (
 BEST = "Best of N: for each metric and video the sample that scores best, as the papers do."
 DASH = "–: nobody computed this number."
 FVD_NOTE = "FVD: of the first samples of each video, one set after another; ± over the sets."
-STEPS = re.compile(r"Δt|1/\d|[Ss]tep size")
 HEADLINE = ("psnr", "ssim", "lpips", "fvd")
-_FRACTION = re.compile(r"(?<!\d)1/(\d+)")
 
 
 def headline(run: RunFacts) -> list[Block]:
@@ -50,8 +47,8 @@ def _card(run: RunFacts, evaluation: Evaluation, name: str) -> Card:
     below = [] if value.missing else ["one sample per video" if name == "fvd" else f"best of {evaluation.samples}"]
     theirs = [r for r in _paper_rows(run.experiment) if r.metric == name and r.method == "Ours"]
     if theirs:
-        below.append(f"paper: {numbers.with_interval(theirs[0].value, theirs[0].half_width, _decimals(theirs[0]))}")
-    return Card(known.label, value.text, " · ".join(below))
+        below.append(f"paper: {_printed(theirs[0])}")
+    return Card(known.label, value.text, " · ".join(below), value.missing)
 
 
 def results(runs: Sequence[RunFacts]) -> list[Block]:
@@ -161,37 +158,44 @@ def _paper_rows(experiment: str) -> list[PaperResult]:
 
 
 def over_steps(result: PaperResult) -> bool:
-    """Whether a number belongs to SRVP's tables 7 to 9."""
-    return bool(STEPS.search(result.method)) and _substeps_of(result) is not None
-
-
-def _substeps_of(result: PaperResult) -> int | None:
-    match = _FRACTION.search(result.method)
-    if match:
-        return int(match[1])
-    return 1 if re.search(r"Δt\s*=\s*1\b", result.method) else None
+    """Whether a number belongs to SRVP's tables 7 to 9: their rows are time steps."""
+    return "Δt" in result.method
 
 
 def _rows_of_papers(papers: Sequence[PaperResult], metrics: Sequence[str]) -> tuple[list[Row], list[str]]:
-    """A row per table and method, and the sources of the tables as notes."""
+    """A row per paper and method, a second one where it gives a number twice, and the sources as notes."""
     tables: dict[tuple[str, str, str, str], int] = {}
-    lines: dict[tuple[int, str], dict[str, PaperResult]] = {}
+    lines: list[tuple[str, str, dict[str, PaperResult]]] = []
     for result in papers:
-        table = tables.setdefault((result.paper, result.table, result.note, result.source), len(tables) + 1)
-        lines.setdefault((table, result.method), {})[result.metric] = result
-    names = {number: paper for (paper, *_), number in tables.items()}
-    rows = []
-    for (table, method), found in lines.items():
-        cells = [
-            Cell(numbers.with_interval(r.value, r.half_width, _decimals(r))) if (r := found.get(name)) else Cell("–")
-            for name in metrics
+        tables.setdefault(_table_of(result), len(tables) + 1)
+        fitting = [
+            found
+            for paper, method, found in lines
+            if (paper, method) == (result.paper, result.method) and result.metric not in found
         ]
-        rows.append(Row([Cell(method, f"{names[table]} ({table})"), Cell(""), *cells], "paper"))
+        if not fitting:
+            fitting = [{}]
+            lines.append((result.paper, result.method, fitting[0]))
+        fitting[0][result.metric] = result
+    rows = []
+    for paper, method, found in lines:
+        cells = [Cell(_printed(found[name])) if name in found else Cell("–") for name in metrics]
+        marks = ", ".join(dict.fromkeys(str(tables[_table_of(result)]) for result in found.values()))
+        name = method.replace("Ours", paper.partition(",")[0], 1) if method.startswith("Ours") else method
+        rows.append(Row([Cell(name, f"{paper} ({marks})"), Cell(""), *cells], "paper"))
     notes = [
-        f"({number}) {paper}, {table}." + (f" {note}." if note else "") + f" Source: {source}"
+        f"({number}) {paper}, {table}." + (f" {note[:1].upper()}{note[1:]}." if note else "") + f" Source: {source}."
         for (paper, table, note, source), number in tables.items()
     ]
     return rows, notes
+
+
+def _table_of(result: PaperResult) -> tuple[str, str, str, str]:
+    return result.paper, result.table, result.note, result.source
+
+
+def _printed(result: PaperResult) -> str:
+    return numbers.with_interval(result.value, result.half_width, _decimals(result))
 
 
 def _decimals(result: PaperResult) -> int:
@@ -230,5 +234,7 @@ def step_sizes(run: RunFacts) -> list[Block]:
         paper_rows, sources = _rows_of_papers(papers, metrics)
         rows += [Row([row.cells[0], *row.cells[2:]], row.group) for row in paper_rows]
         notes += sources
+    else:
+        notes.append("No number of a paper over time steps is known here: what was not read is not in the tables.")
     header = [Cell("time step Δt"), *(Cell(numbers.metric(name).head) for name in metrics)]
     return [Table(header, rows, notes, name="step-sizes")]
