@@ -68,7 +68,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def _run(study: Study, loaded: LoadedRun, options: argparse.Namespace) -> Sequence[Path]:
-    """The study's files. It writes beside its folder, which is replaced when all is there: no file is of another run."""
+    """The study's files. It writes beside its folder, which is replaced when all is there: no file is of older ones."""
     folder, beside = loaded.folder.studies / study.name, loaded.folder.studies / f".{study.name}"
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
