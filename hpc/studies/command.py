@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc.config import ConfigError
+from hpc.errors import USER_ERROR
 from hpc.given_runs import LoadedRun, load_run, runs_of
 from hpc.run_folder import RunFolder
 from hpc.studies.registry import STUDIES, NotForThisRun, Study, StudyOptions, find_study
@@ -40,7 +41,8 @@ Clips are those of the test split, numbered from 0; the model is given its first
 class _Asked:
     """The command line, understood."""
 
-    studies: Sequence[Study]
+    study: Study | None
+    """None: all of them."""
     run: RunFolder
     overrides: list[str]
     options: argparse.Namespace
@@ -54,17 +56,17 @@ def main(words: Sequence[str]) -> int:
     """
     asked = _parse(words)
     loaded = load_run(asked.run, asked.overrides, asked.options.device)
-    if len(asked.studies) == 1:
-        _print(asked.studies[0], _run(asked.studies[0], loaded, asked.options))
+    if asked.study is not None:
+        _print(asked.study, _run(asked.study, loaded, asked.options))
         return 0
     left_out: list[str] = []
-    for study in asked.studies:
+    for study in STUDIES:
         try:
             _print(study, _run(study, loaded, asked.options))
         except NotForThisRun as reason:
             left_out.append(f"left out {study.name}: {reason}")
     print("\n".join(left_out), end="\n" if left_out else "")
-    return 2 if len(left_out) == len(asked.studies) else 0
+    return USER_ERROR if len(left_out) == len(STUDIES) else 0
 
 
 def _run(study: Study, loaded: LoadedRun, options: argparse.Namespace) -> Sequence[Path]:
@@ -103,8 +105,8 @@ def _parse(words: Sequence[str]) -> _Asked:
     for name in ("count", "samples"):
         if getattr(options, name) < 0:
             raise ConfigError(f"--{name} {getattr(options, name)}: expected at least 1")
-    studies = STUDIES if names[0] == ALL else (find_study(names[0]),)
-    return _Asked(studies, runs[0], [word for word in rest if "=" in word], options)
+    study = None if names[0] == ALL else find_study(names[0])
+    return _Asked(study, runs[0], [word for word in rest if "=" in word], options)
 
 
 def _parser() -> argparse.ArgumentParser:

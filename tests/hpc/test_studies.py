@@ -1,0 +1,214 @@
+"""The command `study`, as it is typed, on a tiny run that was trained for it: files, numbers, captions, errors."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import GifImagePlugin, Image
+
+from hpc.cli import main
+from hpc.config import ConfigError
+from hpc.given_runs import LoadedRun, load_run
+from hpc.run_folder import RunFolder
+from hpc.scores import Cost, FvdScores, Score, Scores
+from hpc.studies.clips import generators, read_clips
+from hpc.studies.command import main as study
+from hpc.studies.registry import STUDIES, NotForThisRun, StudyOptions, find_study
+from odevid.pictures import style
+
+pytestmark = pytest.mark.multiprocess
+COST = Cost(wall_s=1.0, cpu_s=1.0, ranks=1, device="cpu", scored=12)
+ROOT = Path(__file__).resolve().parents[2]
+FILES = {
+    "content-swap": {"matrix.gif", "matrix.mp4", "strip.png", "scores.csv", "caption.txt"},
+    "interpolation": {"trajectories.png", "strip-0-1.png", "weights.gif", "weights.mp4", "scores.csv", "caption.txt"},
+    "frame-rate": {"rates.gif", "rates.mp4", "strip.png", "frames.csv", "caption.txt"},
+    "latent": {"latent.png", "points.csv", "variance.json", "caption.txt"},
+    "diversity": {"rms.png", "rms.csv", "deviation.png", "caption.txt"},
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six steps of the smallest model, on digits that scikit-learn has."""
+    folder = tmp_path_factory.mktemp("studies")
+    words = ["--ranks", "1", "size=test", f"data.root={folder / 'data'}", f"run={folder / 'run'}"]
+    subprocess.run([sys.executable, "hpc/launch.py", *words], cwd=ROOT, check=True, capture_output=True)
+    return folder / "run"
+
+
+@pytest.fixture(autouse=True)
+def _no_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("ODEVID_WEIGHTS", raising=False)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_study_writes_its_files_and_says_so(run, capsys, name):
+    assert main(["study", name, f"run={run}", "--count", "2", "--samples", "3", "--device", "cpu"]) == 0
+    folder = run / "studies" / name
+    assert {path.name for path in folder.iterdir()} == FILES[name]
+    printed = capsys.readouterr().out
+    for path in folder.iterdir():
+        assert str(path) in printed
+        assert path.stat().st_size > 0
+        if path.suffix == ".png":
+            with Image.open(path) as image:
+                assert image.width > 300
+        if path.suffix == ".gif":
+            with GifImagePlugin.GifImageFile(path) as gif:
+                assert gif.n_frames >= 4
+    caption = (folder / "caption.txt").read_text()
+    assert "step 6, test clips 0, 1, seed 1" in caption
+    assert not list((run / "studies").glob(".*"))
+
+
+def test_the_clips_that_are_named_are_those_of_the_captions_and_tables_and_nothing_older_stays(run):
+    assert study(["interpolation", f"run={run}", "--clips", "4,2"]) == 0
+    folder = run / "studies" / "interpolation"
+    assert "test clips 4, 2" in (folder / "caption.txt").read_text()
+    assert [path.name for path in folder.glob("strip-*")] == ["strip-4-2.png"]
+    assert {(row["first"], row["second"]) for row in _rows(folder / "scores.csv")} == {("4", "2")}
+
+
+def test_a_clips_samples_do_not_depend_on_its_company(run):
+    assert study(["latent", f"run={run}", "--clips", "1,3", "--samples", "2"]) == 0
+    together = [row for row in _rows(run / "studies/latent/points.csv") if row["clip"] == "3"]
+    loaded = load_run(RunFolder(run), [], "cpu")
+    options = StudyOptions(run, clips=(3,), seed=1)
+    clips = read_clips(loaded, options, 1)
+    latent = loaded.model.infer(clips.context_BTCHW, 2, n_future=3, generator=generators(options, clips))  # type: ignore[operator]
+    states_NTD = loaded.model.trajectory(latent, range(5))[:, 0]  # type: ignore[operator]
+    points = np.array([[float(row["pca_1"]), float(row["pca_2"])] for row in together])
+    assert [int(row["given"]) for row in together] == [1, 1, 0, 0, 0] * 2
+    spread = torch.cdist(states_NTD.flatten(0, 1), states_NTD.flatten(0, 1)).max()
+    flat = np.linalg.norm(points[:, None] - points[None], axis=-1).max()
+    assert flat <= spread * (1 + 1e-5)
+    shares = json.loads((run / "studies/latent/variance.json").read_text())["pca_share_of_variance"]
+    assert 0 < shares[1] <= shares[0] <= 1
+
+
+def test_the_diversity_of_a_run_is_that_of_its_predictions(run):
+    assert study(["diversity", f"run={run}", "--clips", "5", "--samples", "4"]) == 0
+    rows = _rows(run / "studies/diversity/rms.csv")
+    loaded = load_run(RunFolder(run), [], "cpu")
+    options = StudyOptions(run, clips=(5,))
+    clips = read_clips(loaded, options, 1)
+    samples = loaded.model.predict(clips.context_BTCHW, 3, 4, generator=generators(options, clips))[:, 0].numpy()
+    pairs = [np.sqrt(((samples[a] - samples[b]) ** 2).mean((1, 2, 3))) for a in range(4) for b in range(a)]
+    between = [float(row["mean"]) for row in rows if row["curve"] == "between two samples"]
+    np.testing.assert_allclose(between, np.mean(pairs, axis=0), rtol=1e-4)
+    assert [row["frame"] for row in rows[:3]] == ["3", "4", "5"]
+
+
+def test_intermediate_frames_have_their_own_border(run):
+    assert study(["frame-rate", f"run={run}", "--clips", "0"]) == 0
+    with Image.open(run / "studies/frame-rate/strip.png") as image:
+        picture = np.array(image)
+    between, at_data = ((picture == colour).all(-1).sum() for colour in (style.BETWEEN, style.PREDICTED))
+    assert between > at_data > 0  # 12 frames against 9
+    rows = _rows(run / "studies/frame-rate/frames.csv")
+    assert [row["frame"] for row in rows if row["factor"] == "4"][:3] == ["2.5", "2.75", "3.0"]
+    assert {row["substeps"] for row in rows} == {"1", "2", "4"}
+
+
+def _save_scores(folder: Path, substeps: int, psnr: float) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    Scores(
+        about={"step": 6},
+        protocol={"num_clips": 4, "samples": 3, "substeps": substeps},
+        table=[
+            Score("best", "psnr", "dB", psnr, 0.5, 0.6, 4, 3),
+            Score("single", "psnr", "dB", psnr - 1, 0.5, 0.6, 4, 3),
+            Score("best", "ssim", "", 0.5, 0.1, 0.1, 4, 3),
+        ],
+        curves=[],
+        cost=COST,
+        fvd=FvdScores(200.0 + substeps, 2.0, [200.0], 4, 400) if substeps > 1 else None,
+    ).save(folder, {})
+
+
+def test_scores_at_several_time_steps_become_the_table_and_missing_ones_the_command(run, capsys):
+    assert study(["frame-rate", f"run={run}", "--clips", "0"]) == 0
+    assert f"evaluate run={run} 'eval.substeps=[1,2,3,4,5]'" in capsys.readouterr().out
+    for substeps, psnr in ((1, 15.0), (2, 15.5), (3, 15.25)):
+        _save_scores(run / "evaluation" / (f"substeps-{substeps}" if substeps > 1 else ""), substeps, psnr)
+    assert study(["frame-rate", f"run={run}", "--clips", "0"]) == 0
+    assert "no scores at time steps 1/4, 1/5 of a frame" in capsys.readouterr().out
+    rows = _rows(run / "studies/frame-rate/substeps.csv")
+    assert [(row["step"], float(row["mean"])) for row in rows if row["metric"] == "psnr"] == [
+        ("1", 15.0), ("1/2", 15.5), ("1/3", 15.25),
+    ]  # fmt: skip
+    assert [row["step"] for row in rows if row["metric"] == "fvd"] == ["1/2", "1/3"]
+    assert json.loads((run / "studies/frame-rate/substeps.json").read_text())[0]["videos"] == 4
+    assert (run / "studies/frame-rate/substeps.png").is_file()
+
+
+class TestAll:
+    def test_runs_what_fits_and_says_what_not_and_why(self, run, capsys, monkeypatch):
+        monkeypatch.setattr("hpc.studies.command.STUDIES", [find_study("content-swap"), find_study("latent")])
+        monkeypatch.setattr("odevid.models.srvp.SRVP.has_content", False)
+        assert study(["all", f"run={run}", "--count", "2", "--samples", "1"]) == 0
+        printed = capsys.readouterr().out
+        assert "latent.png" in printed
+        assert "left out content-swap: its model decodes frames from the state alone" in printed
+
+    def test_fails_when_nothing_fits(self, run, monkeypatch, capsys):
+        monkeypatch.setattr("hpc.studies.command.STUDIES", [find_study("content-swap")])
+        monkeypatch.setattr("odevid.models.srvp.SRVP.has_content", False)
+        assert study(["all", f"run={run}"]) == 2
+        with pytest.raises(NotForThisRun, match="no content to exchange"):
+            study(["content-swap", f"run={run}"])
+
+
+def test_what_is_typed_wrong_is_said(run):
+    for words, message in (
+        ([f"run={run}"], "which study"),
+        (["swap", f"run={run}"], "no study 'swap'; studies: content-swap"),
+        (["latent"], "one run=DIR, got 0"),
+        (["latent", f"run={run}", "--clips", "0,999999"], "the test split has clips 0 to"),
+        (["latent", f"run={run}", "--clips", "0", "--count", "2"], "give one of them"),
+        (["latent", f"run={run}", "--count", "-1"], "expected at least 1"),
+        (["interpolation", f"run={run}", "--clips", "0,1,2"], "takes pairs"),
+        (["content-swap", f"run={run}", "--clips", "0"], "takes at least 2"),
+        (["diversity", f"run={run}", "--samples", "1"], "at least 2"),
+        (["latent", f"run={run}", "eval.test_num_frame=9"], "test_num_frames"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            study(words)
+
+
+def test_models_that_cannot_be_taken_apart_or_have_no_time_step_are_refused(run):
+    loaded = load_run(RunFolder(run), [], "cpu")
+    options = StudyOptions(run)
+    plain = LoadedRun(loaded.folder, loaded.config, torch.nn.Identity(), 6, loaded.device)  # type: ignore[arg-type]
+    for name in ("content-swap", "interpolation", "latent"):
+        with pytest.raises(NotForThisRun, match="no latent state"):
+            find_study(name).load()(plain, options)
+    loaded.config.model.dynamics = "gru"
+    with pytest.raises(NotForThisRun, match="no time step"):
+        find_study("frame-rate").load()(loaded, options)
+
+
+def test_help_lists_every_study_in_a_line_without_torch():
+    code = (
+        "import atexit, sys; from hpc.studies.command import main; "
+        "atexit.register(lambda: print('torch' in sys.modules)); main(['--help'])"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in STUDIES:
+        assert f"{name.name:14} {name.summary}" in printed
+        assert len(name.summary) < 70
+    assert printed.splitlines()[-1] == "False"
