@@ -135,6 +135,24 @@ def run_build(request: Request) -> int:
     return build(request)
 
 
+def run_report(request: Request) -> int:
+    from hpc.report.command import main as report
+
+    return report(request.words)
+
+
+def run_predict(request: Request) -> int:
+    from hpc.predict import main as predict
+
+    return predict(request.words)
+
+
+def run_study(request: Request) -> int:
+    from hpc.studies.command import main as study
+
+    return study(request.words)
+
+
 def _nothing_else(request: Request) -> None:
     if request.overrides:
         raise ConfigError(f"{request.verb} takes one run and nothing else: what is {' '.join(request.overrides)}?")
@@ -146,6 +164,9 @@ VERBS: dict[str, tuple[Callable[[Request], int], str]] = {
     "cancel": (run_cancel, "end a run's jobs, after a save; they do not come back"),
     "status": (run_status, "all runs, or one: jobs, attempts, speed, ETA, last error"),
     "evaluate": (run_evaluate, "score a run on its test split: tables, curves, pictures"),
+    "report": (run_report, "one HTML file on one or several runs, beside the papers' numbers"),
+    "predict": (run_predict, "continue a video file: GIF, MP4, npz"),
+    "study": (run_study, "the papers' experiments: content swap, interpolation, frame rate, ..."),
     "export": (run_export, "write model.pt, readable without DeepSpeed"),
     "doctor": (run_doctor, "check the nodes of an allocation; names those to --exclude"),
     "build": (run_build, "make a dataset of raw files, as a SLURM array of slices or here"),

@@ -144,6 +144,9 @@ class TrainConfig:
         _choice("train.resume", self.resume, ("auto", "required", "never"))
 
 
+METRICS = ("psnr", "ssim", "ssim_svg", "lpips", "lpips_squeeze", "lpips_vgg", "fvd")
+
+
 @dataclass
 class EvalConfig:
     every: int = 20_000
@@ -160,10 +163,26 @@ class EvalConfig:
     test_samples: int = 100
     batch: int = 16
     """Clips per rank and pass."""
-    chunk: int = 10
-    """Samples of those clips decoded at once: bounds the memory."""
+    chunk: int = 0
+    """Samples of those clips decoded at once, which bounds the memory; 0: as many as make 2048 frames."""
+    metrics: list[str] = field(default_factory=list)
+    """What `evaluate` scores: psnr, ssim, ssim_svg (as SVG computes it), lpips (AlexNet), lpips_squeeze, lpips_vgg,
+    fvd. Empty: psnr, ssim, and lpips and fvd where their weights are found. Validations: psnr and ssim."""
+    weights: str = ""
+    """Folder with the networks of LPIPS and FVD; empty: $ODEVID_WEIGHTS or ~/.cache/odevid/weights. Never fetched."""
+    i3d: str = ""
+    """File with I3D's weights for FVD, if not in one of these folders."""
+    run_weights_code: bool = False
+    """Allows eval.i3d to be a TorchScript file, and to run the code that is in it."""
+    fvd_sets: int = 5
+    """Sets of samples whose FVD gives its interval (the paper: five)."""
+    substeps: list[int] = field(default_factory=list)
+    """Solver steps per predicted frame at which `evaluate` scores; several give SRVP's tables 7 to 9. Empty: the
+    model's own."""
     pictures: int = 8
     """Clips shown in the GIF and the strip."""
+    random_samples: int = 2
+    """Samples shown there beside the best and the worst: the first ones drawn."""
     seed: int = 1
     checkpoint: str = "last"
     """Weights that `evaluate` and `export` use: last, or best by validation."""
@@ -175,7 +194,13 @@ class EvalConfig:
     def __post_init__(self) -> None:
         _choice("eval.best_metric", self.best_metric, ("psnr", "ssim"))
         _choice("eval.checkpoint", self.checkpoint, ("last", "best"))
-        _at_least("eval", self, 1, "clips", "samples", "test_samples", "batch", "chunk")
+        _at_least("eval", self, 1, "clips", "samples", "test_samples", "batch", "fvd_sets")
+        _at_least("eval", self, 0, "chunk", "pictures", "random_samples")
+        for metric in self.metrics:
+            _choice("eval.metrics", metric, METRICS)
+        _require(
+            all(step >= 1 for step in self.substeps), f"eval.substeps={self.substeps}: expected whole numbers >= 1"
+        )
         _at_least("eval", self, 0, "every", "test_clips", "pictures")
 
 

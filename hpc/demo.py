@@ -6,13 +6,13 @@ unless the model beats the last frame repeated, on PSNR and by at least 30 % on 
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from hpc.run_folder import RunFolder, new_run_folder
+from hpc.scores import REPEAT, SINGLE, VELOCITY, Scores, read_scores
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIRED_IMPROVEMENT = 0.30
@@ -25,12 +25,12 @@ def main() -> int:
     trained = time.monotonic()
     launch("evaluate", "--ranks", "2", f"run={folder.path}")
     evaluated = time.monotonic()
-    summary = json.loads((folder.evaluation / "scores.json").read_text())["summary"]
+    scores = read_scores(folder.evaluation)
     print(f"\ntrained in {(trained - started) / 60:.1f} minutes, evaluated in {evaluated - trained:.0f} s")
     print(f"pictures       {folder.evaluation / 'samples.gif'}\n               {folder.evaluation / 'samples.png'}")
     print(f"metrics table  {folder.evaluation / 'metrics.csv'}")
     print(f"checkpoint     {newest_checkpoint(folder)}")
-    verdicts = judge(summary)
+    verdicts = judge(scores)
     for passed, text in verdicts:
         print(f"{'ok  ' if passed else 'FAIL'} {text}")
     return 0 if all(passed for passed, _ in verdicts) else 1
@@ -45,19 +45,25 @@ def launch(*arguments: str) -> None:
         sys.exit(code)
 
 
-def judge(summary: dict[str, float]) -> list[tuple[bool, str]]:
+def judge(scores: Scores) -> list[tuple[bool, str]]:
     """What the demo promises, with the numbers that decide."""
-    model, repeated = summary["psnr_single"], summary["psnr_repeat_last"]
-    error, error_repeated = summary["centroid_single"], summary["centroid_repeat_last"]
+    model, repeated = _mean(scores, SINGLE, "psnr"), _mean(scores, REPEAT, "psnr")
+    error, error_repeated = _mean(scores, SINGLE, "centroid"), _mean(scores, REPEAT, "centroid")
     return [
         (model > repeated, f"PSNR of one sample {model:.2f} dB, last frame repeated {repeated:.2f} dB"),
         (
             error <= (1 - REQUIRED_IMPROVEMENT) * error_repeated,
             f"median centroid error, predicted frames 1-5: {error:.2f} px; "
             f"last frame repeated {error_repeated:.2f} px; "
-            f"constant velocity {summary['centroid_constant_velocity']:.2f} px",
+            f"constant velocity {_mean(scores, VELOCITY, 'centroid'):.2f} px",
         ),
     ]
+
+
+def _mean(scores: Scores, method: str, metric: str) -> float:
+    line = scores.score(method, metric)
+    assert line is not None, f"evaluate scores {metric} of {method}"
+    return line.mean
 
 
 def newest_checkpoint(folder: RunFolder) -> Path:

@@ -23,6 +23,7 @@ def describe(config: Config, folder: RunFolder, where: str, world_size: int, ste
         "batches": str(plan),
         "data": _data(config),
         "model": _model(config, world_size),
+        "evaluation": _evaluation(config),
     }
     if where == "slurm":
         sections["schedule in the queue"] = schedule(config, folder, world_size, steps_per_s)
@@ -43,6 +44,27 @@ def _data(config: Config) -> str:
     manifest = Manifest.load(Path(root))
     counts = ", ".join(f"{split} {info.samples} samples" for split, info in manifest.splits.items())
     return f"{root}: {manifest.name}, {counts}, fingerprint {manifest.fingerprint[:12]}"
+
+
+def _evaluation(config: Config) -> str:
+    """How many frames are predicted to know how good the model is."""
+    settings, given = config.eval, config.model.nt_cond
+    lines = []
+    if settings.every:
+        per_clip = settings.samples * (settings.num_frames - given)
+        validations = config.train.steps // settings.every
+        trained = settings.every * config.train.global_batch * config.data.num_frames
+        lines.append(
+            f"every {settings.every} steps {settings.clips} validation clips x {settings.samples} samples: "
+            f"{settings.clips * per_clip:,} predicted frames, {validations} times; "
+            f"{trained:,} frames are trained on in between"
+        )
+    clips = settings.test_clips or "all"
+    lines.append(
+        f"evaluate: {clips} test clips x {settings.test_samples} samples x {settings.test_num_frames - given} frames, "
+        f"{', '.join(settings.metrics) or 'psnr, ssim, and lpips and fvd where their weights are found'}"
+    )
+    return "\n".join(lines)
 
 
 def training_bytes(parameters: int, zero_stage: int, world_size: int) -> float:

@@ -1,26 +1,41 @@
 """The verb `evaluate`: a run's checkpoint on its test split, on any number of ranks, without DeepSpeed.
 
-In: a run folder. Out: RUN/evaluation/ with table, curves, pictures and every score; the table on the terminal.
+In: a run folder. Out: RUN/evaluation/ with table, curves, pictures and every score (RUN/evaluation/substeps-N/ for each
+of eval.substeps); the table on the terminal; the same in the run's W&B. An evaluation that is stopped goes on where it
+was when it is started again.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import time
 from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import torch
 
 from hpc import config as configs
-from hpc.config import Config
+from hpc.config import Config, ConfigError
 from hpc.data import ensure_dataset, open_split
 from hpc.distributed import World
-from hpc.evaluation import Evaluation, EvaluationStopped, evaluate, protocol_of
+from hpc.evaluation import Evaluation, EvaluationStopped, Watch, evaluate
+from hpc.evaluation_parts import PartStore
 from hpc.export import load_predictor
+from hpc.protocol import Protocol, protocol_of
 from hpc.results import format_table, table_rows, write_results
 from hpc.run_folder import RunFolder
+from hpc.scorers import FRECHET_CACHE, Scorers, fvd_scores, scorers_for
+from hpc.scores import FvdScores
 from hpc.stop import StopCause, StopFlag
 from hpc.tracking.console import progress_bar
 from hpc.version import code_version
 from hpc.watchdog.watchdog import Watchdog
+from odevid.metrics.frechet import Moments
+from odevid.metrics.fvd import FrechetVideoDistance
+from odevid.model import VideoModel
+from shards.source import ClipSource
 
 
 def evaluate_run(
@@ -28,32 +43,45 @@ def evaluate_run(
 ) -> tuple[int, StopCause | None]:
     """Collective. Returns the step of the evaluated weights and why it stopped early, if it did."""
     model, step = load_predictor(config, folder, world)
+    _refuse_substeps(config, model, world.device)
     world.on_rank_0(lambda: ensure_dataset(config.data))
     source = open_split(config.data, "test", config.eval.test_num_frames, folder.allowed_pipes())
     settings = config.eval
-    protocol = protocol_of(
+    usual = protocol_of(
         config, source, "eval.test_clips", settings.test_clips, settings.test_num_frames, settings.test_samples
     )
-    cause: list[StopCause] = []
-    try:
-        with progress_bar("evaluate", enabled=world.rank == 0) as progress:
-            found = evaluate(
-                model,
-                source,
-                protocol,
-                world,
-                autocast=lambda: torch.autocast(
-                    world.device.type, torch.bfloat16, enabled=config.train.precision == "bf16"
-                ),
-                stopping=_collect(stop, world, cause, lambda: watchdog.beat(step, "validate")),
-                progress=progress,
-            )
-    except EvaluationStopped:
-        return step, cause[0]
-    if world.rank == 0:
-        _report(found, config, folder, step)
-    world.barrier()
+    scorers = scorers_for(settings, usual, world)
+    if scorers.features is not None:
+        usual = replace(usual, fvd_sets=min(settings.fvd_sets, usual.samples))
+    causes: list[StopCause] = []
+    watch = Watch(
+        stopping=_collect(stop, world, causes, lambda: watchdog.beat(step, "validate")),
+        beat=lambda: watchdog.beat(step, "validate"),
+    )
+    time_steps: list[int | None] = [*settings.substeps] or [None]
+    for substeps in time_steps:
+        where = folder.evaluation if substeps is None else folder.evaluation / f"substeps-{substeps}"
+        test = _Test(config, folder, model, step, source, replace(usual, substeps=substeps), scorers, where)
+        try:
+            test.run(world, watch)
+        except EvaluationStopped:
+            return step, causes[0]
+        world.barrier()
     return step, None
+
+
+def _refuse_substeps(config: Config, model: VideoModel, device: torch.device) -> None:
+    """
+    Raises:
+        ConfigError: eval.substeps that the model cannot make.
+    """
+    channels, height, width = config.model.frame_shape
+    given_BTCHW = torch.zeros(1, config.model.nt_cond, channels, height, width, device=device)
+    for substeps in config.eval.substeps:
+        try:
+            model.predict(given_BTCHW, n_future=1, substeps=substeps)
+        except ValueError as error:
+            raise ConfigError(f"eval.substeps={config.eval.substeps}: {error}") from error
 
 
 def _collect(stop: StopFlag, world: World, causes: list[StopCause], beat: Callable[[], None]) -> Callable[[], bool]:
@@ -66,13 +94,116 @@ def _collect(stop: StopFlag, world: World, causes: list[StopCause], beat: Callab
     return stopping
 
 
-def _report(found: Evaluation, config: Config, folder: RunFolder, step: int) -> None:
-    about = {"step": step, "protocol": vars(found.protocol), "config": configs.to_dict(config), "code": code_version()}
-    files = write_results(found, folder.evaluation, about)
-    print(
-        f"\nstep {step}, {len(found.clips)} test clips, "
-        f"frames {found.protocol.num_context + 1} to {found.protocol.num_frames}"
-    )
-    print(format_table(table_rows(found)))
-    for name, path in files.items():
-        print(f"{name:12} {path}")
+class _Test:
+    """One evaluation of one set of weights."""
+
+    def __init__(
+        self,
+        config: Config,
+        folder: RunFolder,
+        model: VideoModel,
+        step: int,
+        source: ClipSource,
+        protocol: Protocol,
+        scorers: Scorers,
+        where: Path,
+    ) -> None:
+        self.config, self.folder, self.model, self.step = config, folder, model, step
+        self.source, self.protocol, self.scorers, self.where = source, protocol, scorers, where
+        self.distance = FrechetVideoDistance(scorers.features) if scorers.features else None
+
+    def run(self, world: World, watch: Watch) -> None:
+        """Collective: score, and on rank 0 write and tell."""
+        real_is_known = world.on_rank_0(self._load_real)
+        store = PartStore(self.where, self._identity(real_is_known))
+        if world.rank == 0:
+            self._announce()
+        with progress_bar("evaluate", enabled=world.rank == 0) as progress:
+            found = evaluate(
+                self.model,
+                self.source,
+                self.protocol,
+                world,
+                autocast=lambda: torch.autocast(
+                    world.device.type, torch.bfloat16, enabled=self.config.train.precision == "bf16"
+                ),
+                scorers=self.scorers,
+                score_real=not real_is_known,
+                watch=replace(watch, progress=progress),
+                store=store,
+            )
+        if world.rank == 0:
+            self._report(found)
+            store.clear()
+
+    def _announce(self) -> None:
+        """N and what it means, before the hours begin."""
+        protocol = self.protocol
+        names = [metric.name for metric in self.scorers.metrics] + (["fvd"] if self.distance else [])
+        print(
+            f"step {self.step}: {protocol.num_clips} of {protocol.clips_of_split} test clips x {protocol.samples} "
+            f"samples x {protocol.n_future} frames"
+            + (f", {protocol.substeps} solver steps a frame" if protocol.substeps else "")
+            + f"; {', '.join(names)}"
+        )
+        for name, why in self.scorers.absent.items():
+            print(f"NOT COMPUTED: {name}: {why}")
+
+    def _load_real(self) -> bool:
+        """Whether the statistics of the true videos are known from an earlier evaluation."""
+        return self.distance is not None and self.distance.load_real(FRECHET_CACHE.expanduser(), self._real_name())
+
+    def _real_name(self) -> str:
+        protocol = self.protocol
+        return f"{self.source.fingerprint} test {protocol.num_clips} x {protocol.num_frames} frames"
+
+    def _identity(self, real_is_known: bool) -> str:
+        """Everything that the scores of a clip depend on."""
+        digest = hashlib.sha256()
+        for name, tensor in self.model.state_dict().items():
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().numpy().tobytes())
+        protocol = {**asdict(self.protocol), "batch": 0, "chunk": 0}
+        names = [metric.name for metric in self.scorers.metrics]
+        words = [protocol, names, real_is_known, self.config.train.precision, self.source.fingerprint, code_version()]
+        return json.dumps([digest.hexdigest(), *words])
+
+    def _report(self, found: Evaluation) -> None:
+        fvd = self._fvd(found)
+        about: dict[str, object] = {
+            "step": self.step,
+            "config": configs.to_dict(self.config),
+            "code": code_version(),
+            "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+            "data": self.source.fingerprint,
+            "torch": torch.__version__,
+        }
+        scores = write_results(found, self.where, about, fvd)
+        print(f"\nframes {self.protocol.num_context + 1} to {self.protocol.num_frames}; ± is 95 % over the clips")
+        print(format_table(table_rows(scores)))
+        print(
+            f"{found.cost.scored} clips x samples in {found.cost.wall_s:.1f} s on {found.cost.ranks} ranks "
+            f"({found.cost.device}): {found.cost.s_per_video_and_sample:.4g} s of a rank each"
+        )
+        for name, path in scores.files.items():
+            print(f"{name:12} {self.where / path}")
+
+        if self.config.log.wandb != "disabled":
+            from hpc.tracking.evaluation_mirror import mirror_evaluation
+
+            mirror_evaluation(self.folder, self.config, scores, self.where)
+
+    def _fvd(self, found: Evaluation) -> FvdScores | None:
+        if self.distance is None:
+            return None
+        if self.distance.real is None:
+            features_ND = torch.stack([clip.real_D for clip in found.clips if clip.real_D is not None])
+            self.distance.set_real(Moments.of(features_ND), FRECHET_CACHE.expanduser(), self._real_name())
+        assert self.distance.real is not None
+        sets = [
+            torch.stack([clip.generated[number] for clip in found.clips]) for number in range(self.protocol.fvd_sets)
+        ]
+        scores, warnings = fvd_scores(self.distance.real, torch.stack(sets))
+        for warning in warnings:
+            print(f"NOTE: {warning}")
+        return scores

@@ -1,141 +1,107 @@
-"""Score a model on a split: every clip exactly once, split over the ranks, the same numbers at any world size.
+"""Score a model on a split: every clip and sample exactly once, shared out over the ranks, at any world size alike.
 
-In: a predictor, a clip source, a `Protocol`. Out: on every rank the `Evaluation` of all clips. A clip's samples come
-from generator(seed, clip), so they depend neither on its batch mates nor on the rank that draws them; the
-conditioning frames are encoded once for all samples, and memory is that of one chunk of samples.
+In: a predictor, a clip source, a `Protocol`, `Scorers`. Out: on every rank the `Evaluation` of all clips. A clip's
+samples come from generator(seed, clip), so they depend neither on its batch mates nor on the rank that draws them. The
+given frames are encoded once for all samples, what a metric needs of the true frames is computed once, and memory is
+that of a few samples, whatever their number. Finished batches are kept in a `PartStore`, if there is one.
 
-Legend: N samples, B clips, T predicted frames, C channels, H rows, W columns.
+Legend: N samples, B clips, T predicted frames, C channels, H rows, W columns, D features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hpc.config import Config, ConfigError
 from hpc.data import to_unit_range
 from hpc.distributed import World
+from hpc.evaluation_parts import (
+    Chosen,
+    ClipPart,
+    ClipScores,
+    PartStore,
+    Picture,
+    PicturePart,
+    by_clip,
+    join,
+)
 from hpc.noise import step_generator
+from hpc.protocol import Protocol, Share, share_of
+from hpc.scorers import Scorers, features_of
+from hpc.scores import CENTROID, MODEL, REPEAT, SINGLE, VELOCITY, Cost
 from odevid.baselines import constant_velocity, extrapolate_centroid, repeat_last_frame
-from odevid.metrics.best_of import PSNR, SSIM, BestOf, Metric
+from odevid.metrics.best_of import PSNR, BestOf
 from odevid.metrics.centroid import centroid_error, intensity_centroid
-from odevid.metrics.interval import Interval, interval_over_videos
+from odevid.metrics.interval import Interval, interval_mean_of_frames, interval_over_videos
 from odevid.metrics.psnr import EIGHT_BIT_CEILING_DB, psnr
 from odevid.model import VideoModel, evaluating
-from shards.loader import evaluation_indices
 from shards.source import ClipSource
-
-METRICS: tuple[Metric, ...] = (PSNR, SSIM)
-MODEL, SINGLE, REPEAT, VELOCITY = "best", "single", "repeat_last", "constant_velocity"
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What is scored and how; everything a number needs to be compared with another."""
-
-    num_clips: int
-    num_context: int
-    num_frames: int
-    """Frames of a clip, the given ones included."""
-    samples: int
-    batch: int
-    chunk: int
-    seed: int = 1
-    centroid: bool = False
-    pictures: int = 0
-
-    @property
-    def n_future(self) -> int:
-        return self.num_frames - self.num_context
-
-
-@dataclass(frozen=True)
-class ClipScores:
-    """Scores of one clip: curves over the predicted frames, by method and metric."""
-
-    index: int
-    key: str
-    curves: dict[str, dict[str, list[float]]]
-    """method -> metric -> value of each predicted frame; `best` of N by that metric, `single` the mean over samples."""
-    best_sample: dict[str, int]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """Frames of one clip for the eye, uint8: the true clip whole, the predictions without the given frames."""
-
-    index: int
-    truth_TCHW: Tensor
-    best_TCHW: Tensor
-    worst_TCHW: Tensor
 
 
 @dataclass
 class Evaluation:
+    """What was found, over all clips."""
+
     protocol: Protocol
+    scorers: Scorers
     clips: list[ClipScores]
+    cost: Cost
     pictures: list[Picture] = field(default_factory=list)
 
     def curves(self, method: str, metric: str) -> Tensor:
-        """Values (clips, predicted frames)."""
-        return torch.tensor([clip.curves[method][metric] for clip in self.clips], dtype=torch.float64)
+        """Values (clips, predicted frames), float64."""
+        return torch.stack([clip.curves[method][metric].double() for clip in self.clips])
 
     def interval(self, method: str, metric: str) -> Interval:
         """Mean over clips of the mean over time, with its 95 % interval over clips."""
         return interval_over_videos(self.curves(method, metric).mean(dim=1))
+
+    def interval_of_frames(self, method: str, metric: str) -> Interval:
+        """The same mean, with the mean over time of each frame's interval."""
+        return interval_mean_of_frames(self.curves(method, metric))
 
     def methods(self, metric: str) -> list[str]:
         return [method for method, curves in self.clips[0].curves.items() if metric in curves]
 
     def median_centroid_error(self, method: str, first_frames: int = 5) -> float:
         """Median over clips and their first predicted frames of the distance of the centroids (pixels)."""
-        errors = self.curves(method, "centroid")[:, :first_frames].flatten()
+        errors = self.curves(method, CENTROID)[:, :first_frames].flatten()
         return float(errors[~errors.isnan()].quantile(0.5))
 
     def scalars(self) -> dict[str, float]:
         """What a metrics line keeps."""
         found: dict[str, float] = {}
-        for metric in METRICS:
+        for metric in self.scorers.metrics:
             found[metric.name] = self.interval(MODEL, metric.name).mean
             found[f"{metric.name}_ci95"] = self.interval(MODEL, metric.name).half_width
             found[f"{metric.name}_single"] = self.interval(SINGLE, metric.name).mean
             found[f"{metric.name}_repeat_last"] = self.interval(REPEAT, metric.name).mean
         if self.protocol.centroid:
             for method in (SINGLE, REPEAT, VELOCITY):
-                found[f"centroid_{method}"] = self.median_centroid_error(method)
+                if method in self.methods(CENTROID):
+                    found[f"centroid_{method}"] = self.median_centroid_error(method)
         return found
-
-
-def protocol_of(
-    config: Config, source: ClipSource, option: str, num_clips: int, num_frames: int, samples: int
-) -> Protocol:
-    """The protocol of a validation or a test; `num_clips` 0 means the whole split, `option` is its name for messages.
-
-    Raises:
-        ConfigError: more clips are asked for than the split has.
-    """
-    if num_clips > len(source):
-        raise ConfigError(f"{option}={num_clips}, but the split has {len(source)} clips; set {option}={len(source)}")
-    settings = config.eval
-    return Protocol(
-        num_clips=num_clips or len(source),
-        num_context=config.model.nt_cond,
-        num_frames=num_frames,
-        samples=samples,
-        batch=settings.batch,
-        chunk=settings.chunk,
-        seed=settings.seed,
-        centroid=settings.centroid,
-        pictures=settings.pictures,
-    )
 
 
 class EvaluationStopped(Exception):
     """The ranks agreed to stop before the evaluation was complete."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What an evaluation tells and asks while it works."""
+
+    stopping: Callable[[], bool] = lambda: False
+    """Agreed by all ranks (collective); asked once per round of batches."""
+    beat: Callable[[], None] = lambda: None
+    """Called after every few samples: this rank is alive."""
+    progress: Callable[[int, int], None] = lambda _done, _total: None
+    """Told how many clips x samples of this rank are done, of how many."""
 
 
 @torch.no_grad()
@@ -146,107 +112,194 @@ def evaluate(
     world: World,
     *,
     autocast: Callable[[], Any],
-    stopping: Callable[[], bool] = lambda: False,
-    progress: Callable[[int, int], None] = lambda _done, _total: None,
+    scorers: Scorers | None = None,
+    score_real: bool = True,
+    watch: Watch | None = None,
+    store: PartStore | None = None,
 ) -> Evaluation:
     """Score `model` on the first `protocol.num_clips` clips. Collective.
 
     Args:
         autocast: makes the context that forward passes run in (the run's precision).
-        stopping: agreed by all ranks, asked once per round of batches.
-        progress: told after each round how many rounds are done, of how many.
+        scorers: PSNR and SSIM if none are given.
+        score_real: compute the features of the true videos, which FVD wants unless their statistics are known.
+        store: where finished batches are kept, and where this evaluation goes on if it was stopped before.
 
     Raises:
-        EvaluationStopped: `stopping` said so.
+        EvaluationStopped: `watch.stopping` said so.
     """
-    batches = list(evaluation_indices(protocol.num_clips, world.rank, world.size, protocol.batch))
-    rounds = world.all_max([len(batches)])[0]
-    clips: list[ClipScores] = []
-    pictures: list[Picture] = []
+    began, cpu_before = time.perf_counter(), time.process_time()
+    work = _Work(model, source, protocol, world.device, scorers or Scorers(), score_real, watch or Watch())
+    done = world.on_rank_0(lambda: store.read(protocol.samples) if store else [])
+    scored = {part.index for part in done}
+    left = [index for index in range(protocol.num_clips) if index not in scored]
+    share = share_of(protocol, left, world.rank, world.size)
+    parts: list[ClipPart] = []
     with evaluating(model):
-        for number in range(rounds):
-            if stopping():
+        for number in range(world.all_max([len(share.batches)])[0]):
+            if work.watch.stopping():
                 raise EvaluationStopped
-            if number < len(batches):
+            if number < len(share.batches):
                 with autocast():
-                    scored, seen = _score_batch(model, source, batches[number], protocol, world.device)
-                clips += scored
-                pictures += seen
-            progress(number + 1, rounds)
-    gathered = world.gather((clips, pictures))
+                    found = work.score(share.batches[number], share, len(parts) * share.num_samples)
+                parts += found
+                if store is not None:
+                    store.keep(found)
+    gathered = by_clip([*done, *(part for of_rank in world.gather(parts) for part in of_rank)])
+    joined = [join(of_clip, work.scorers.higher_is_better) for of_clip in gathered.values()]
+    cpu_s = sum(world.gather(time.process_time() - cpu_before))
+    wall_s = time.perf_counter() - began
     return Evaluation(
         protocol,
-        sorted((clip for part, _ in gathered for clip in part), key=lambda clip: clip.index),
-        sorted((picture for _, part in gathered for picture in part), key=lambda picture: picture.index),
+        work.scorers,
+        [scores for scores, _ in joined],
+        Cost(world.broadcast(wall_s), cpu_s, world.size, device_name(world.device), len(left) * protocol.samples),
+        [picture for _, picture in joined if picture is not None],
     )
 
 
-def _score_batch(
-    model: VideoModel, source: ClipSource, indices: list[int], protocol: Protocol, device: torch.device
-) -> tuple[list[ClipScores], list[Picture]]:
-    fetched = source.read(indices)
-    video_BTCHW = to_unit_range({"video": torch.from_numpy(fetched.arrays["video"])}, device)["video"]
-    context, target = video_BTCHW[:, : protocol.num_context], video_BTCHW[:, protocol.num_context : protocol.num_frames]
-    pictured = any(index < protocol.pictures for index in indices)
-    best = BestOf(METRICS, target, keep_frames=pictured)
-    singles: list[Tensor] = []
-    for frames_NBTCHW in _sampled(model, context, indices, protocol):
-        clamped = frames_NBTCHW.float().clamp(0, 1)
-        best.update(clamped)
-        if protocol.centroid:
-            singles.append(centroid_error(clamped, target))
-    curves = _baseline_curves(context, target, protocol)
-    curves[MODEL] = {metric.name: best.best[metric.name].curves_BT for metric in METRICS}
-    curves[SINGLE] = {metric.name: best.average[metric.name] for metric in METRICS}
-    if protocol.centroid:
-        curves[SINGLE]["centroid"] = torch.cat(singles).nanmean(dim=0)
-    clips = [_clip_scores(curves, best, row, index, fetched.keys[row]) for row, index in enumerate(indices)]
-    pictures = [
-        _picture(video_BTCHW[row], best, row, index, protocol)
-        for row, index in enumerate(indices)
-        if index < protocol.pictures
-    ]
-    return clips, pictures
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads a rank"
 
 
-def _sampled(model: VideoModel, context: Tensor, indices: list[int], protocol: Protocol) -> Iterator[Tensor]:
-    generators = [step_generator(protocol.seed, index, "evaluation") for index in indices]
-    return model.predict_chunks(
-        context, n_future=protocol.n_future, n_samples=protocol.samples, chunk=protocol.chunk, generator=generators
-    )
+@dataclass(frozen=True)
+class _Work:
+    """Scores batches of clips on one rank."""
+
+    model: VideoModel
+    source: ClipSource
+    protocol: Protocol
+    device: torch.device
+    scorers: Scorers
+    score_real: bool
+    watch: Watch
+
+    def score(self, indices: list[int], share: Share, done: int) -> list[ClipPart]:
+        """This rank's samples of some clips. `done` of its work was done before."""
+        fetched = self.source.read(indices)
+        video_BTCHW = to_unit_range({"video": torch.from_numpy(fetched.arrays["video"])}, self.device)["video"]
+        video_BTCHW = video_BTCHW[:, : self.protocol.num_frames]
+        seen = self._look_at(video_BTCHW, indices, share, done)
+        baselines: dict[str, dict[str, Tensor]] = {}
+        if share.first_sample == 0:
+            baselines = self._baselines(video_BTCHW, seen.best)
+            if self.scorers.features is not None and self.score_real:
+                seen.real_BD = features_of(self.scorers.features, video_BTCHW)
+        return [
+            ClipPart(
+                index=index,
+                key=fetched.keys[row],
+                first_sample=share.first_sample,
+                num_samples=share.num_samples,
+                best=_chosen(seen.best, row, share.first_sample),
+                sums={name: curves_BT[row].cpu() for name, curves_BT in seen.sums().items()},
+                baselines={
+                    method: {name: curves_BT[row].cpu() for name, curves_BT in curves.items()}
+                    for method, curves in baselines.items()
+                },
+                real_D=None if seen.real_BD is None else seen.real_BD[row],
+                generated={sample: features_BD[row] for sample, features_BD in seen.generated.items()},
+                picture=self._picture(video_BTCHW, seen, row) if index < self.protocol.pictures else None,
+            )
+            for row, index in enumerate(indices)
+        ]
+
+    def _look_at(self, video_BTCHW: Tensor, indices: list[int], share: Share, done: int) -> _Seen:
+        """Draw this rank's samples, a few at a time, and keep what is to be known of them."""
+        protocol, features = self.protocol, self.scorers.features
+        context, target = video_BTCHW[:, : protocol.num_context], video_BTCHW[:, protocol.num_context :]
+        pictured = any(index < protocol.pictures for index in indices)
+        seen = _Seen(BestOf(self.scorers.metrics, target, keep_frames=pictured))
+        for frames_NBTCHW in self._sampled(context, indices, share):
+            clamped = frames_NBTCHW.float().clamp(0, 1)
+            first = share.first_sample + seen.best.num_samples
+            seen.best.update(clamped)
+            if protocol.centroid:
+                errors_BT = centroid_error(clamped, target).double().sum(dim=0)
+                seen.centroids_BT = errors_BT if seen.centroids_BT is None else seen.centroids_BT + errors_BT
+            for sample, frames_BTCHW in enumerate(clamped, start=first):
+                if pictured and sample < protocol.random_samples:
+                    seen.random[sample] = _to_uint8(frames_BTCHW)
+                if features is not None and sample < protocol.fvd_sets:
+                    seen.generated[sample] = features_of(features, torch.cat((context, frames_BTCHW), dim=1))
+            self.watch.beat()
+            self.watch.progress(done + len(indices) * seen.best.num_samples, share.work)
+        return seen
+
+    def _sampled(self, context: Tensor, indices: list[int], share: Share) -> Iterator[Tensor]:
+        protocol = self.protocol
+        return self.model.predict_chunks(
+            context,
+            n_future=protocol.n_future,
+            n_samples=share.num_samples,
+            chunk=protocol.samples_at_once(len(indices)),
+            generator=[step_generator(protocol.seed, index, "evaluation") for index in indices],
+            substeps=protocol.substeps,
+            first_sample=share.first_sample,
+        )
+
+    def _baselines(self, video_BTCHW: Tensor, best: BestOf) -> dict[str, dict[str, Tensor]]:
+        """method -> metric -> curves BT of predictions that know nothing."""
+        context, target = video_BTCHW[:, : self.protocol.num_context], video_BTCHW[:, self.protocol.num_context :]
+        methods = {REPEAT: repeat_last_frame(context, self.protocol.n_future)}
+        if context.shape[1] >= 2:
+            methods[VELOCITY] = constant_velocity(context, self.protocol.n_future)
+        found: dict[str, dict[str, Tensor]] = {}
+        for method, frames in methods.items():
+            found[method] = {name: curves[0] for name, curves in best.curves(frames[None]).items()}
+            if PSNR.name in found[method]:  # a video that stands still: not inf
+                found[method][PSNR.name] = psnr(frames, target, EIGHT_BIT_CEILING_DB)
+        if self.protocol.centroid:
+            found[REPEAT][CENTROID] = centroid_error(methods[REPEAT], target)
+            if VELOCITY in found:
+                ahead = extrapolate_centroid(context, self.protocol.n_future)
+                found[VELOCITY][CENTROID] = (ahead - intensity_centroid(target)).norm(dim=-1)
+        return found
+
+    def _picture(self, video_BTCHW: Tensor, seen: _Seen, row: int) -> PicturePart:
+        """Best and worst by the first metric, which is PSNR unless eval.metrics says otherwise."""
+        metric = self.scorers.metrics[0]
+        best, worst = seen.best.best[metric.name], seen.best.worst[metric.name]
+        assert best.frames_BTCHW is not None and worst.frames_BTCHW is not None
+        sign = 1 if metric.higher_is_better else -1
+        return PicturePart(
+            _to_uint8(video_BTCHW[row]),
+            sign * float(best.values_B[row]),
+            _to_uint8(best.frames_BTCHW[row]),
+            sign * float(worst.values_B[row]),
+            _to_uint8(worst.frames_BTCHW[row]),
+            {sample: frames_BTCHW[row] for sample, frames_BTCHW in seen.random.items()},
+        )
 
 
-def _baseline_curves(context: Tensor, target: Tensor, protocol: Protocol) -> dict[str, dict[str, Tensor]]:
-    curves: dict[str, dict[str, Tensor]] = {}
-    methods: dict[str, Tensor] = {REPEAT: repeat_last_frame(context, protocol.n_future)}
-    if context.shape[1] >= 2:
-        methods[VELOCITY] = constant_velocity(context, protocol.n_future)
-    for method, frames in methods.items():
-        curves[method] = {metric.name: metric.against(target)(frames[None])[0] for metric in METRICS}
-        curves[method][PSNR.name] = psnr(frames, target, EIGHT_BIT_CEILING_DB)  # a video that stands still: not inf
-    if protocol.centroid:
-        curves[REPEAT]["centroid"] = centroid_error(methods[REPEAT], target)
-        if VELOCITY in curves:
-            ahead = extrapolate_centroid(context, protocol.n_future)
-            curves[VELOCITY]["centroid"] = (ahead - intensity_centroid(target)).norm(dim=-1)
-    return curves
+@dataclass
+class _Seen:
+    """What is known of the samples of a batch."""
+
+    best: BestOf
+    centroids_BT: Tensor | None = None
+    """Sum over samples."""
+    random: dict[int, Tensor] = field(default_factory=dict)
+    """sample -> uint8 BTCHW"""
+    generated: dict[int, Tensor] = field(default_factory=dict)
+    """sample -> features BD"""
+    real_BD: Tensor | None = None
+
+    def sums(self) -> dict[str, Tensor]:
+        """metric -> sum over the samples of its curves BT."""
+        totals = self.best.totals
+        return totals if self.centroids_BT is None else {**totals, CENTROID: self.centroids_BT}
 
 
-def _clip_scores(
-    curves: Mapping[str, Mapping[str, Tensor]], best: BestOf, row: int, index: int, key: str
-) -> ClipScores:
-    own = {
-        method: {metric: [float(v) for v in curve_BT[row].tolist()] for metric, curve_BT in by_metric.items()}
-        for method, by_metric in curves.items()
+def _chosen(best: BestOf, row: int, first_sample: int) -> dict[str, Chosen]:
+    return {
+        name: Chosen(
+            float(selection.values_B[row]), first_sample + int(selection.samples_B[row]), selection.curves_BT[row].cpu()
+        )
+        for name, selection in best.best.items()
     }
-    return ClipScores(index, key, own, {name: int(chosen.samples_B[row]) for name, chosen in best.best.items()})
-
-
-def _picture(video_TCHW: Tensor, best: BestOf, row: int, index: int, protocol: Protocol) -> Picture:
-    chosen, worst = best.best[PSNR.name].frames_BTCHW, best.worst[PSNR.name].frames_BTCHW
-    assert chosen is not None and worst is not None
-    truth = _to_uint8(video_TCHW[: protocol.num_frames])
-    return Picture(index, truth, _to_uint8(chosen[row]), _to_uint8(worst[row]))
 
 
 def _to_uint8(frames: Tensor) -> Tensor:

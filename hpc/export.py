@@ -19,12 +19,19 @@ def load_predictor(config: Config, folder: RunFolder, world: World) -> tuple[Vid
     return model.to(world.device), chosen.step
 
 
+def load_model(config: Config, folder: RunFolder) -> tuple[VideoModel, int]:
+    """The same for one process: on the CPU."""
+    store = _store(config, folder)
+    chosen = choose(store, config)
+    return _build(config, store, chosen), chosen.step
+
+
 def export(config: Config, folder: RunFolder) -> Path:
     """Write model.pt from the checkpoint that eval.checkpoint names."""
     from odevid import save_model
 
-    store = _store(config, folder)
-    save_model(folder.model, config.model, _build(config, store, choose(store, config)).state_dict())
+    model, _ = load_model(config, folder)
+    save_model(folder.model, config.model, model.state_dict())
     return folder.model
 
 

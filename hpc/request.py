@@ -21,6 +21,9 @@ examples
   python hpc/launch.py run=runs/srvp_bair/20261120-101500 continues that run, on any number of ranks
   python hpc/launch.py evaluate run=runs/srvp_bair/20261120-101500
   python hpc/launch.py export run=RUN                     writes RUN/model.pt for odevid.load
+  python hpc/launch.py report run=RUN [run=RUN2 ...]      one HTML file: tables beside the papers', curves, pictures
+  python hpc/launch.py predict run=RUN clip.mp4 --n-future 30 --samples 5       what comes after a video's first frames
+  python hpc/launch.py study content-swap run=RUN         the papers' experiments; study --help lists them
   python hpc/launch.py status                             every run below runs/; status RUN: its jobs, attempts, ETA
   python hpc/launch.py resume RUN --nodes 2               a new job that continues it; cancel RUN ends its jobs
   python hpc/launch.py --nodes 2 --array sweep.yaml       one SLURM array, one run folder per element
@@ -51,6 +54,9 @@ CLUSTER_FLAGS: dict[str, tuple[type, str]] = {
 
 RUN_VERBS = ("status", "cancel", "resume", "evaluate", "export")
 """Verbs that take the run folder as a plain word, too."""
+
+OWN_WORDS = ("report", "predict", "study")
+"""Verbs that look at runs on this machine; each reads the rest of its command line itself (`VERB --help`)."""
 
 NOT_FOR_BUILDS = {
     "nodes": "a build is shared out by --slices N, one task each",
@@ -93,6 +99,8 @@ class Request:
     """A build's dataset and the builder's own options; `overrides` then holds the cluster's."""
     slices: int = 0
     """Elements of a build's array; 0: the builder's usual number."""
+    words: list[str] = field(default_factory=list)
+    """The rest of the command line, of a verb in OWN_WORDS."""
     typed: list[str] = field(default_factory=list)
     """A build's whole command line, to be typed again."""
 
@@ -104,6 +112,10 @@ def parse(argv: Sequence[str], verbs: Mapping[str, str]) -> Request:
     """
     if "build" in argv and (request := _parse_build(argv)):
         return request
+    verb = next((word for word in argv if not word.startswith("-")), "")
+    if verb in OWN_WORDS:
+        words = [word for word in argv if word not in (verb, "--debug")]
+        return Request(verb, None, None, None, [], "local", 0, False, False, "", words=words)
     options = _parser(verbs).parse_intermixed_args(argv)
     verb, *pairs = options.words if options.words and "=" not in options.words[0] else ["train", *options.words]
     if verb not in verbs:

@@ -1,19 +1,23 @@
 """What an evaluation leaves in the run folder: a table, curves as PNG and CSV, pictures as GIF and PNG, all scores.
 
-In: an `Evaluation`. Out: files, and the table as text for the terminal.
+In: an `Evaluation`. Out: files and the `Scores` that describe them; the table as text for the terminal.
 """
 
 from __future__ import annotations
 
 import csv
-import json
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hpc.evaluation import METRICS, MODEL, REPEAT, SINGLE, VELOCITY, Evaluation
+from hpc.evaluation import Evaluation
+from hpc.evaluation_parts import Picture
+from hpc.scores import CENTROID, MODEL, REPEAT, SINGLE, VELOCITY, CurveScores, FvdScores, Score, Scores
+from odevid.metrics.interval import Interval, interval_per_frame
 from odevid.pictures.curves import Curve, save_curves_csv, save_curves_png
 from odevid.pictures.gif import save_gif, save_mp4
 from odevid.pictures.grid import video_grid
@@ -22,9 +26,11 @@ from odevid.pictures.strip import save_strip
 LABELS = {
     MODEL: "model, best of {samples}",
     SINGLE: "model, one sample",
-    REPEAT: "last frame repeated",
     VELOCITY: "constant velocity",
+    REPEAT: "last frame repeated",
 }
+"""In the order of the tables."""
+TITLES = {"fvd": "FVD", CENTROID: "centroid error, first 5 predicted frames (px, median)", "ssim_svg": "SSIM (SVG's)"}
 
 
 def write_validation_pictures(found: Evaluation, folder: Path, step: int) -> dict[str, Path]:
@@ -36,46 +42,43 @@ def write_validation_pictures(found: Evaluation, folder: Path, step: int) -> dic
     return {"samples": path}
 
 
-def write_results(found: Evaluation, folder: Path, about: dict[str, object]) -> dict[str, Path]:
-    """Everything of a test evaluation: what it is -> file."""
+def write_results(found: Evaluation, folder: Path, about: Mapping[str, object], fvd: FvdScores | None = None) -> Scores:
+    """Everything of a test evaluation."""
     folder.mkdir(parents=True, exist_ok=True)
-    files = {"table": folder / "metrics.csv", "scores": folder / "scores.json"}
-    _write_table(files["table"], found)
-    scores = {"about": about, "summary": found.scalars(), "clips": [vars(clip) for clip in found.clips]}
-    files["scores"].write_text(json.dumps(scores, allow_nan=True))
-    for metric in METRICS:
-        curves = [
-            Curve.of(_label(method, found), found.curves(method, metric.name), found.protocol.num_context + 1)
-            for method in found.methods(metric.name)
-        ]
-        files[f"{metric.name} curve"] = folder / f"{metric.name}.png"
-        unit = f"{metric.name.upper()} ({metric.unit})" if metric.unit else metric.name.upper()
-        save_curves_png(folder / f"{metric.name}.png", curves, unit)
-        save_curves_csv(folder / f"{metric.name}.csv", curves)
+    files = {"table": "metrics.csv", "curves": "curves.npz", **_write_curves(found, folder)}
     if found.pictures:
-        files["GIF"], files["MP4"] = folder / "samples.gif", folder / "samples.mp4"
-        files["strip"] = folder / "samples.png"
-        save_gif(files["GIF"], _grid(found))
-        save_mp4(files["MP4"], _grid(found))
-        given, truth, predictions = _rows(found, limit=4)
-        save_strip(files["strip"], given, truth, predictions)
-    return files
+        files |= _write_pictures(found, folder)
+    scores = Scores(
+        about=dict(about),
+        protocol={**asdict(found.protocol), "metrics": [metric.name for metric in found.scorers.metrics]},
+        table=_table(found),
+        curves=[
+            _curve(found, method, metric.name)
+            for metric in found.scorers.metrics
+            for method in _methods(found, metric.name)
+        ],
+        cost=found.cost,
+        fvd=fvd,
+        absent=found.scorers.absent,
+        files=files,
+    )
+    _write_table(folder / "metrics.csv", scores)
+    scores.save(folder, _arrays(found))
+    return scores
 
 
-def table_rows(found: Evaluation) -> list[list[str]]:
-    """Header and one row per method: name, then each metric as `mean ± half-width`, centroid error in pixels."""
-    header = ["", *(f"{metric.name.upper()}{' (' + metric.unit + ')' if metric.unit else ''}" for metric in METRICS)]
-    if found.protocol.centroid:
-        header.append("centroid error, first 5 predicted frames (px, median)")
-    rows = [header]
-    for method in (MODEL, SINGLE, VELOCITY, REPEAT):
-        if method not in found.methods(METRICS[0].name):
-            continue
-        row = [_label(method, found), *(str(found.interval(method, metric.name)) for metric in METRICS)]
-        if found.protocol.centroid:
-            has = method in found.methods("centroid")
-            row.append(f"{found.median_centroid_error(method):.2f}" if has else "")
-        rows.append(row)
+def table_rows(scores: Scores) -> list[list[str]]:
+    """Header and one row per method: name, then each metric as `mean ± half-width`, and what FVD is."""
+    metrics = list(dict.fromkeys(line.metric for line in scores.table))
+    units = {line.metric: line.unit for line in scores.table}
+    rows = [["", *(title(metric, units[metric]) for metric in metrics), *(["FVD"] if scores.fvd else [])]]
+    for method in LABELS:
+        lines = [scores.score(method, metric) for metric in metrics]
+        if any(lines):
+            cells = [str(_interval(line)) if line and line.half_width is not None else _plain(line) for line in lines]
+            rows.append([label(method, scores.protocol["samples"]), *cells, *([""] if scores.fvd else [])])
+    if scores.fvd:
+        rows[1 + list(LABELS).index(SINGLE)][-1] = _fvd_cell(scores.fvd)  # FVD is of single samples
     return rows
 
 
@@ -86,23 +89,118 @@ def format_table(rows: list[list[str]]) -> str:
     )
 
 
-def _write_table(path: Path, found: Evaluation) -> None:
+def label(method: str, samples: int) -> str:
+    """How tables and legends call a method."""
+    return LABELS[method].format(samples=samples)
+
+
+def title(metric: str, unit: str = "") -> str:
+    """How tables and axes call a metric."""
+    return TITLES.get(metric) or metric.replace("_", " ").upper() + (f" ({unit})" if unit else "")
+
+
+def _interval(line: Score) -> Interval:
+    assert line.half_width is not None
+    return Interval(line.mean, line.half_width, line.videos)
+
+
+def _plain(line: Score | None) -> str:
+    return f"{line.mean:.2f}" if line else ""
+
+
+def _fvd_cell(fvd: FvdScores) -> str:
+    interval = f" ± {fvd.half_width:.1f}" if fvd.half_width is not None else ""
+    return f"{fvd.mean:.1f}{interval}" + (" (N <= D)" if fvd.videos <= fvd.dimension else "")
+
+
+def _methods(found: Evaluation, metric: str) -> list[str]:
+    return [method for method in LABELS if method in found.methods(metric)]
+
+
+def _table(found: Evaluation) -> list[Score]:
+    lines = []
+    videos = len(found.clips)
+    for method in LABELS:
+        samples = found.protocol.samples if method in (MODEL, SINGLE) else 1
+        for metric in found.scorers.metrics:
+            if method in found.methods(metric.name):
+                mean = found.interval(method, metric.name)
+                of_frames = found.interval_of_frames(method, metric.name)
+                lines.append(
+                    Score(
+                        *(method, metric.name, metric.unit, mean.mean, mean.half_width, of_frames.half_width),
+                        *(videos, samples),
+                    )
+                )
+        if found.protocol.centroid and method in found.methods(CENTROID):
+            error = found.median_centroid_error(method)
+            lines.append(Score(method, CENTROID, "px", error, None, None, videos, samples))
+    return lines
+
+
+def _curve(found: Evaluation, method: str, metric: str) -> CurveScores:
+    frames = interval_per_frame(found.curves(method, metric))
+    return CurveScores(
+        method,
+        metric,
+        found.protocol.num_context + 1,
+        [frame.mean for frame in frames],
+        [frame.half_width for frame in frames],
+    )
+
+
+def _arrays(found: Evaluation) -> dict[str, np.ndarray]:
+    """Every value, for curves.npz."""
+    arrays = {"keys": np.array([clip.key for clip in found.clips])}
+    for metric in [
+        *(metric.name for metric in found.scorers.metrics),
+        *([CENTROID] if found.protocol.centroid else []),
+    ]:
+        for method in _methods(found, metric):
+            arrays[f"{method}/{metric}"] = found.curves(method, metric).float().numpy()
+    for metric in found.clips[0].best_sample:
+        arrays[f"best_sample/{metric}"] = np.array([clip.best_sample[metric] for clip in found.clips])
+    return arrays
+
+
+def _write_table(path: Path, scores: Scores) -> None:
+    """One line per method and metric: the mean and both half-widths of its 95 % interval."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["method", "metric", "mean", "half_width_95", "videos", "samples"])
-        for method in LABELS:
-            for metric in METRICS:
-                if method in found.methods(metric.name):
-                    value = found.interval(method, metric.name)
-                    samples = found.protocol.samples if method in (MODEL, SINGLE) else 1
-                    writer.writerow([method, metric.name, value.mean, value.half_width, value.count, samples])
-            if found.protocol.centroid and method in found.methods("centroid"):
-                error = found.median_centroid_error(method)
-                writer.writerow([method, "median_centroid_error_px_first_5", error, "", len(found.clips), ""])
+        writer.writerow(
+            ["method", "metric", "unit", "mean", "half_width_95", "half_width_95_of_frames", "videos", "samples"]
+        )
+        for line in scores.table:
+            widths = ["" if width is None else width for width in (line.half_width, line.half_width_of_frames)]
+            writer.writerow([line.method, line.metric, line.unit, line.mean, *widths, line.videos, line.samples])
+        if scores.fvd:
+            width = "" if scores.fvd.half_width is None else scores.fvd.half_width
+            writer.writerow([SINGLE, "fvd", "", scores.fvd.mean, width, "", scores.fvd.videos, len(scores.fvd.sets)])
 
 
-def _label(method: str, found: Evaluation) -> str:
-    return LABELS[method].format(samples=found.protocol.samples)
+def _write_curves(found: Evaluation, folder: Path) -> dict[str, str]:
+    """PNG and CSV per metric: what it is -> file."""
+    files = {}
+    for metric in found.scorers.metrics:
+        curves = [
+            Curve.of(
+                label(method, found.protocol.samples), found.curves(method, metric.name), found.protocol.num_context + 1
+            )
+            for method in _methods(found, metric.name)
+        ]
+        files[f"{metric.name} curve"] = f"{metric.name}.png"
+        save_curves_png(folder / f"{metric.name}.png", curves, title(metric.name, metric.unit))
+        save_curves_csv(folder / f"{metric.name}.csv", curves)
+    return files
+
+
+def _write_pictures(found: Evaluation, folder: Path) -> dict[str, str]:
+    pictures = _grid(found)
+    save_gif(folder / "samples.gif", pictures)
+    save_mp4(folder / "samples.mp4", pictures)
+    given, truth, predictions = _rows(found, limit=4)
+    save_strip(folder / "samples.png", given, truth, predictions)
+    return {"GIF": "samples.gif", "MP4": "samples.mp4", "strip": "samples.png"}
 
 
 def _grid(found: Evaluation) -> np.ndarray:
@@ -112,10 +210,12 @@ def _grid(found: Evaluation) -> np.ndarray:
 
 def _rows(found: Evaluation, limit: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Given frames, true future and predictions (uint8 BTCHW) of the first pictured clips."""
-    chosen = found.pictures[:limit]
+    chosen: list[Picture] = found.pictures[:limit]
     clips = torch.stack([picture.truth_TCHW for picture in chosen])
     k = found.protocol.num_context
     predictions = {"best": torch.stack([picture.best_TCHW for picture in chosen])}
     if found.protocol.samples > 1:
         predictions["worst"] = torch.stack([picture.worst_TCHW for picture in chosen])
+        for number in range(len(chosen[0].random)):
+            predictions[f"random {number + 1}"] = torch.stack([picture.random[number] for picture in chosen])
     return clips[:, :k], clips[:, k:], predictions

@@ -7,7 +7,10 @@ attempts.jsonl    its life in the queue: submissions, attempts, how they ended
 metrics.jsonl     the truth about what happened, one line per record
 checkpoints/      step-000001000/ ...
 pictures/         samples of the validations
-evaluation/       tables, curves and pictures of `evaluate`
+evaluation/       tables, curves and pictures of `evaluate`; substeps-N/: the same at another time step
+studies/          the papers' experiments, one folder each
+predictions/      continued videos of `predict`
+report.html       everything at a glance, one file
 model.pt          exported weights with their configuration: odevid.load(path)
 logs/             batch script, output of each rank
 hangs/            who hung where, if anybody did
@@ -32,6 +35,9 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.pictures = path / "pictures"
         self.evaluation = path / "evaluation"
+        self.studies = path / "studies"
+        self.predictions = path / "predictions"
+        self.report = path / "report.html"
         self.logs = path / "logs"
         self.code = path / "code"
         self.hangs = path / "hangs"

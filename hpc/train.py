@@ -28,12 +28,13 @@ from hpc.data import (
     to_unit_range,
 )
 from hpc.distributed import World, peak_memory_bytes
-from hpc.evaluation import Evaluation, EvaluationStopped, evaluate, protocol_of
+from hpc.evaluation import Evaluation, EvaluationStopped, Watch, evaluate
 from hpc.guard import Guard
 from hpc.health.preflight import preflight
 from hpc.identity import first_change
 from hpc.jobs.attempts import note_training
 from hpc.plan import plan_batches
+from hpc.protocol import protocol_of
 from hpc.recipes import MicroBatch, StepResult, build_recipe
 from hpc.results import write_validation_pictures
 from hpc.run_folder import RunFolder
@@ -268,8 +269,9 @@ class Trainer:
                 self.protocol,
                 self.world,
                 autocast=next(iter(self.recipe.engines.values())).autocast,
-                stopping=self._stopping_validation,
-                progress=self.tracker.progress("validation"),
+                watch=Watch(
+                    self._stopping_validation, lambda: self._beat("validate"), self.tracker.progress("validation")
+                ),
             )
         except EvaluationStopped:
             return False
@@ -283,7 +285,8 @@ class Trainer:
 
     def _record_validation(self, found: Evaluation) -> None:
         scalars = found.scalars()
-        self.tracker.log("eval", self.step, scalars)
+        cost = {"clips": len(found.clips), "samples": found.protocol.samples, "wall_s": round(found.cost.wall_s, 3)}
+        self.tracker.log("eval", self.step, scalars, cost)
         if self.world.rank == 0:
             for name, path in write_validation_pictures(found, self.folder.pictures, self.step).items():
                 self.tracker.video(self.step, name, path)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from odevid.metrics.psnr import psnr
+from odevid.metrics.psnr import PsnrReference
 from odevid.metrics.ssim import SsimReference
 
 Score = Callable[[Tensor], Tensor]
@@ -32,11 +32,7 @@ class Metric:
     higher_is_better: bool = True
 
 
-def _psnr_against(target_BTCHW: Tensor) -> Score:
-    return lambda frames_NBTCHW: psnr(frames_NBTCHW, target_BTCHW)
-
-
-PSNR = Metric("psnr", "dB", _psnr_against)
+PSNR = Metric("psnr", "dB", PsnrReference)
 SSIM = Metric("ssim", "", SsimReference)
 
 
@@ -86,6 +82,7 @@ class BestOf:
     Attributes:
         best, worst: name of metric -> `Selection`.
         average: name of metric -> curves_BT, float64; its mean over T is the value of each video.
+        totals: the same before it is divided by the number of samples.
         num_samples: samples seen so far.
     """
 
@@ -94,7 +91,7 @@ class BestOf:
         self._metrics = {metric.name: metric for metric in metrics}
         self._scores = {metric.name: metric.against(target_BTCHW) for metric in metrics}
         self._keep_frames = keep_frames
-        self._sums: dict[str, Tensor] = {}
+        self.totals: dict[str, Tensor] = {}
         self.best: dict[str, Selection] = {}
         self.worst: dict[str, Selection] = {}
         self.num_samples = 0
@@ -102,15 +99,18 @@ class BestOf:
     @property
     def average(self) -> Mapping[str, Tensor]:
         """Mean over the samples seen so far: name of metric -> curves_BT."""
-        return {name: total / self.num_samples for name, total in self._sums.items()}
+        return {name: total / self.num_samples for name, total in self.totals.items()}
+
+    def curves(self, frames_NBTCHW: Tensor) -> dict[str, Tensor]:
+        """Every metric of these frames, NBT, leaving best, worst and average as they are."""
+        return {name: score(frames_NBTCHW) for name, score in self._scores.items()}
 
     def update(self, frames_NBTCHW: Tensor) -> None:
         """Score the next samples of the same videos.
 
         Raises ValueError for frames that do not fit the target, or whose score is NaN (naming metric, sample, video).
         """
-        for name, score in self._scores.items():
-            curves_NBT = score(frames_NBTCHW)
+        for name, curves_NBT in self.curves(frames_NBTCHW).items():
             self._refuse_nan(name, curves_NBT)
             self._accumulate(name, curves_NBT)
             kept = frames_NBTCHW if self._keep_frames else None
@@ -131,7 +131,7 @@ class BestOf:
     def _accumulate(self, name: str, curves_NBT: Tensor) -> None:
         """Add one sample after the other, so that the sum does not depend on the chunks."""
         for curves_BT in curves_NBT.double():
-            self._sums[name] = self._sums[name] + curves_BT if name in self._sums else curves_BT.clone()
+            self.totals[name] = self.totals[name] + curves_BT if name in self.totals else curves_BT.clone()
 
     @staticmethod
     def _compete(running: dict[str, Selection], name: str, chunk: Selection, largest: bool) -> None:

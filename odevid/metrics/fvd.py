@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from odevid.metrics.frames import check_unit_range
 from odevid.metrics.frechet import Moments, distance_between
 from odevid.metrics.i3d import MIN_FRAMES, SIDE
 from odevid.metrics.i3d_weights import load_i3d
@@ -30,6 +31,8 @@ Videos = Tensor | Iterable[Tensor]
 
 
 def _check_videos(videos_BTCHW: Tensor) -> None:
+    if not isinstance(videos_BTCHW, Tensor):
+        raise TypeError(f"videos are a {type(videos_BTCHW).__name__}; expected a tensor: torch.as_tensor(videos)")
     if videos_BTCHW.ndim != 5 or videos_BTCHW.shape[2] not in (1, 3) or videos_BTCHW.numel() == 0:
         raise ValueError(
             f"videos have shape {tuple(videos_BTCHW.shape)}; expected BTCHW with 1 or 3 channels, not empty"
@@ -38,12 +41,14 @@ def _check_videos(videos_BTCHW: Tensor) -> None:
         return
     if not torch.is_floating_point(videos_BTCHW):
         raise TypeError(f"videos have dtype {videos_BTCHW.dtype}; expected uint8, or floats in [0, 1]")
-    if videos_BTCHW.isnan().any():
-        broken = int(videos_BTCHW.isnan().flatten(1).any(dim=1).nonzero()[0])
-        raise ValueError(f"video {broken} of {len(videos_BTCHW)} holds NaN")
-    low, high = videos_BTCHW.aminmax()
-    if low < 0 or high > 1:
-        raise ValueError(f"float videos lie in [{low.item():g}, {high.item():g}]; expected [0, 1] (or uint8)")
+    check_unit_range("videos", videos_BTCHW)
+
+
+def _check_length(videos_BTCHW: Tensor) -> None:
+    if videos_BTCHW.shape[1] < MIN_FRAMES:
+        raise ValueError(
+            f"videos have {videos_BTCHW.shape[1]} frames; FVD needs at least {MIN_FRAMES}, the given ones included"
+        )
 
 
 def preprocess(videos_BTCHW: Tensor, *, eight_bit: bool = True) -> Tensor:
@@ -59,7 +64,7 @@ def preprocess(videos_BTCHW: Tensor, *, eight_bit: bool = True) -> Tensor:
     if videos_BTCHW.dtype == torch.uint8:
         levels_BTCHW = videos_BTCHW.float()
     else:
-        levels_BTCHW = videos_BTCHW.float() * 255
+        levels_BTCHW = videos_BTCHW.float().clamp(0, 1) * 255
         levels_BTCHW = levels_BTCHW.floor() if eight_bit else levels_BTCHW
     resized_BTCHW = resize_bilinear_tf1(levels_BTCHW, SIDE, SIDE)
     return (2 * resized_BTCHW / 255 - 1).expand(-1, -1, 3, -1, -1).transpose(1, 2).contiguous()
@@ -82,8 +87,8 @@ class I3DFeatures:
     @torch.no_grad()
     def __call__(self, videos_BTCHW: Tensor) -> Tensor:
         """Logits BD of uint8 or [0, 1] videos. Raises as `preprocess`, and ValueError for fewer than 9 frames."""
-        if videos_BTCHW.ndim == 5 and videos_BTCHW.shape[1] < MIN_FRAMES:
-            raise ValueError(f"videos have {videos_BTCHW.shape[1]} frames; FVD needs at least {MIN_FRAMES}")
+        if videos_BTCHW.ndim == 5:
+            _check_length(videos_BTCHW)
         precise = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
         with precise, torch.autocast(self._device.type, enabled=False):
             logits_BD: Tensor = self._net(preprocess(videos_BTCHW.to(self._device), eight_bit=self._eight_bit))
@@ -128,19 +133,31 @@ class FrechetVideoDistance:
         Raises:
             ValueError: a cache without a fingerprint, a damaged file in it, or as `moments` does.
         """
-        if cache is None:
-            self._real = real if isinstance(real, Moments) else self.moments(real)
+        if cache is not None and self.load_real(cache, fingerprint):
             return
+        self._real = real if isinstance(real, Moments) else self.moments(real)
+        if cache is not None:
+            path = self._cache_file(cache, fingerprint)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._real.save(path)
+
+    def load_real(self, cache: str | Path, fingerprint: str) -> bool:
+        """Take the statistics of the real videos from the folder `cache`, if it has them. Raises as `set_real`."""
+        path = self._cache_file(cache, fingerprint)
+        if path.is_file():
+            self._real = Moments.load(path)
+        return path.is_file()
+
+    @property
+    def real(self) -> Moments | None:
+        """Statistics of the real videos, once they are known."""
+        return self._real
+
+    def _cache_file(self, cache: str | Path, fingerprint: str) -> Path:
         if not fingerprint:
             raise ValueError("a cache of real videos' statistics needs a fingerprint that names these videos")
         key = f"{fingerprint}\n{getattr(self._features, 'fingerprint', '')}"
-        path = Path(cache) / f"frechet-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
-        if path.is_file():
-            self._real = Moments.load(path)
-            return
-        self._real = real if isinstance(real, Moments) else self.moments(real)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._real.save(path)
+        return Path(cache) / f"frechet-{hashlib.sha256(key.encode()).hexdigest()[:24]}.npz"
 
     def __call__(self, generated: Videos | Moments) -> float:
         """Distance of one set of generated videos to the real ones.
@@ -185,6 +202,9 @@ def fvd(
     Full-length videos, the true conditioning frames before both the real and the generated future, cut to 8 bits
     (`preprocess`). The published evaluation fills its last batch of 16 up; that changes no feature, and is left out.
 
+        >>> from odevid.metrics import fvd
+        >>> fvd(true_future_BTCHW, predicted_BTCHW, conditioning=given_BTCHW, device="cuda")
+
     Args:
         real, generated: BTCHW, uint8 or float in [0, 1], equal T, C, H, W; at least 9 frames with the conditioning.
         conditioning: BTCHW, the frames that are put before both, if these do not hold them yet.
@@ -206,6 +226,9 @@ def fvd(
         generated = _with_conditioning("generated", generated, conditioning)
     if real.shape[1:] != generated.shape[1:]:
         raise ValueError(f"real videos {tuple(real.shape)} and generated {tuple(generated.shape)} differ beyond B")
+    for videos_BTCHW in (real, generated):
+        _check_videos(videos_BTCHW)
+        _check_length(videos_BTCHW)
     if min(len(real), len(generated)) < 2:
         raise ValueError(f"FVD needs at least 2 videos a side, here are {len(real)} and {len(generated)}")
     distance = FrechetVideoDistance(I3DFeatures(load_i3d(weights, run_code=run_code), device), batch)

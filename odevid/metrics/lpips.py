@@ -209,9 +209,26 @@ def _built(net: str, paths: tuple[Path, Path], device: torch.device) -> LPIPS:
 
 
 def lpips(prediction: Tensor, target: Tensor, *, net: str = "alex", weights: Weights | None = None) -> Tensor:
-    """LPIPS per frame, on the device of the prediction: `...TCHW` float in [0, 1] twice -> `...T`. See `LPIPS`.
+    """LPIPS per frame: Zhang et al. 2018 with the v0.1 weights, as SRVP reports it with AlexNet. Lower is better.
 
     The last networks used are kept; for many samples of one target build an `LPIPS` and use `against`.
+
+        >>> from odevid.metrics import lpips
+        >>> lpips(torch.zeros(2, 5, 1, 64, 64), torch.ones(2, 5, 1, 64, 64))  # 0.8140 each, with AlexNet
+
+    Args:
+        prediction: `...TCHW` float in [0, 1], 1 or 3 channels, such as BTCHW. The network runs on its device.
+        target: `...TCHW`, same frames; leading axes broadcast.
+        net: "alex", "squeeze" or "vgg".
+        weights: folder of the published files, or (backbone, heads); default $ODEVID_WEIGHTS or
+            ~/.cache/odevid/weights.
+
+    Returns:
+        `...T`, float32.
+
+    Raises:
+        FileNotFoundError: no weights; it says which file belongs where.
+        TypeError, ValueError: frames that are not float in [0, 1], of other shapes, or too small for the network.
     """
     backbone, heads = _paths(net, weights)
     return _built(net, (backbone, heads), prediction.device)(prediction, target)

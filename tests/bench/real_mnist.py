@@ -10,7 +10,6 @@ repeated, and the mean frame of the training digits' videos.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from hpc.scores import REPEAT, read_scores
 from odevid.baselines import repeat_mean_frame, training_mean_frame
 from odevid.metrics.interval import interval_over_videos
 from odevid.metrics.psnr import psnr
@@ -46,11 +46,10 @@ def main() -> None:
     print(
         f"trained {(trained - started) / 60:.1f} minutes on one thread; evaluated in {time.monotonic() - trained:.0f} s"
     )
-    summary = json.loads((run / "evaluation" / "scores.json").read_text())["summary"]
+    repeated = read_scores(run / "evaluation").score(REPEAT, "psnr")
+    assert repeated is not None
     mean = _mean_frame_psnr(run)
-    print(
-        f"mean frame of the training videos: {mean} dB (PSNR), last frame repeated {summary['psnr_repeat_last']:.2f} dB"
-    )
+    print(f"mean frame of the training videos: {mean} dB (PSNR), last frame repeated {repeated.mean:.2f} dB")
 
 
 def _overrides(options: argparse.Namespace) -> list[str]:

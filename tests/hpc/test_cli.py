@@ -166,7 +166,7 @@ def test_flags_keys_and_verbs_mix_in_any_order():
 
 def test_an_unknown_verb_names_the_known_ones(capsys):
     assert cli.main(["trian"]) == 2
-    assert "train, resume, cancel, status, evaluate, export, doctor" in capsys.readouterr().err
+    assert "train, resume, cancel, status, evaluate, report, predict, study, export, doctor" in capsys.readouterr().err
 
 
 def test_a_started_run_refuses_another_experiment(tmp_path):

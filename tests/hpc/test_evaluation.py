@@ -5,20 +5,33 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from hpc.config import ConfigError, EvalConfig
 from hpc.distributed import World
-from hpc.evaluation import Evaluation, EvaluationStopped, Protocol, evaluate
+from hpc.evaluation import Evaluation, EvaluationStopped, Watch, evaluate
+from hpc.evaluation_parts import PartStore
+from hpc.noise import step_generator
+from hpc.protocol import FRAMES_AT_ONCE, Protocol, share_of
 from hpc.results import format_table, table_rows, write_results
+from hpc.scorers import Scorers, fvd_scores, scorers_for
+from hpc.scores import read_scores
 from odevid import build_model
 from odevid.config import SRVPConfig
+from odevid.metrics.best_of import PSNR, SSIM
+from odevid.metrics.frechet import Moments, distance_between
+from odevid.model import VideoModel
 from shards.source import Fetched
 from tests.hpc.ranks import on_ranks
 
-PROTOCOL = Protocol(num_clips=5, num_context=2, num_frames=6, samples=4, batch=2, chunk=3, centroid=True, pictures=2)
+PROTOCOL = Protocol(
+    *(5, 2, 6), samples=4, batch=2, chunk=3, centroid=True, pictures=2, random_samples=2, clips_of_split=5
+)
 TINY = SRVPConfig(nf=2, nhx=8, nh_inf=8, nh_res=8, ny=3, nz=2, nt_inf=2, nt_cond=2)
 
 
@@ -38,9 +51,23 @@ class Squares:
         return Fetched({"video": video}, [f"clip-{index}" for index in indices])
 
 
-def _evaluate(world: World, protocol: Protocol) -> Evaluation:
+def _model() -> VideoModel:
     torch.manual_seed(0)
-    return evaluate(build_model(TINY), Squares(), protocol, world, autocast=contextlib.nullcontext)  # type: ignore[arg-type]
+    return build_model(TINY)
+
+
+def _evaluate(
+    world: World, protocol: Protocol, store: Path | None = None, scorers: Scorers | None = None
+) -> Evaluation:
+    return evaluate(
+        _model(),
+        Squares(),  # type: ignore[arg-type]
+        protocol,
+        world,
+        autocast=contextlib.nullcontext,
+        scorers=scorers,
+        store=PartStore(store, "these weights") if store else None,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -81,19 +108,142 @@ def test_baselines_are_what_the_moving_squares_say(alone):
     )
 
 
+@pytest.mark.parametrize(("clips", "samples", "ranks"), product((1, 2, 5, 16), (1, 3, 100), (1, 2, 3, 8)))
+def test_each_sample_of_each_clip_is_scored_once(clips, samples, ranks):
+    protocol = replace(PROTOCOL, samples=samples)
+    numbers = range(10, 10 + clips)
+    found = [
+        (clip, sample)
+        for rank in range(ranks)
+        for share in [share_of(protocol, numbers, rank, ranks)]
+        for batch in share.batches
+        for clip in batch
+        for sample in range(share.first_sample, share.first_sample + share.num_samples)
+    ]
+    assert sorted(found) == list(product(numbers, range(samples)))
+
+
+def test_ranks_share_the_samples_where_clips_are_few():
+    one_clip = [share_of(replace(PROTOCOL, samples=100), [7], rank, 4) for rank in range(4)]
+    assert [(share.first_sample, share.num_samples) for share in one_clip] == [(0, 25), (25, 25), (50, 25), (75, 25)]
+    many = [share_of(replace(PROTOCOL, samples=100), range(64), rank, 4) for rank in range(4)]
+    assert {share.num_samples for share in many} == {100}
+
+
+def test_samples_shared_out_are_the_samples_of_one_rank():
+    protocol = replace(PROTOCOL, num_clips=1, samples=6)
+    alone = on_ranks(1, _evaluate, protocol)[0]
+    for found in on_ranks(2, _evaluate, protocol):
+        torch.testing.assert_close(_scores(found), _scores(alone), rtol=1e-6, atol=1e-6)
+        assert found.clips[0].best_sample == alone.clips[0].best_sample
+        ours, theirs = found.pictures[0], alone.pictures[0]
+        assert torch.equal(ours.best_TCHW, theirs.best_TCHW)
+        assert torch.equal(ours.worst_TCHW, theirs.worst_TCHW)
+        assert all(map(torch.equal, ours.random, theirs.random))
+
+
+def test_random_pictures_are_the_first_samples_of_the_clip(alone):
+    video = torch.from_numpy(Squares().read([1]).arrays["video"]).float() / 255
+    drawn = _model().predict(video[:, :2], n_future=4, n_samples=2, generator=[step_generator(1, 1, "evaluation")])
+    for sample, picture in enumerate(alone.pictures[1].random):
+        assert torch.equal(picture, (drawn[sample, 0] * 255).round().to(torch.uint8))
+
+
+def test_as_few_frames_are_held_as_the_memory_is_for():
+    for frames, samples in ((6, 10_000), (1002, 10)):
+        protocol = replace(PROTOCOL, num_frames=frames, samples=samples, batch=16, chunk=0)
+        held = protocol.clips_at_once * protocol.samples_at_once(protocol.clips_at_once) * protocol.n_future
+        assert held <= FRAMES_AT_ONCE
+        assert held > FRAMES_AT_ONCE // 3, "and no fewer than that, which would be slow"
+
+
+# -- FVD ---------------------------------------------------------------------------------------------------------------
+
+
+def _light(videos_BTCHW: torch.Tensor) -> torch.Tensor:
+    """Three features BD of whole videos: how bright the first, the third and the last frame are."""
+    return videos_BTCHW[:, [0, 2, -1]].mean(dim=(-3, -2, -1))
+
+
+def _with_fvd(world: World) -> Evaluation:
+    return _evaluate(world, replace(PROTOCOL, fvd_sets=2), scorers=Scorers((PSNR, SSIM), _light))
+
+
+def test_fvd_is_of_whole_videos_given_frames_first_and_alike_on_two_ranks():
+    found = on_ranks(2, _with_fvd)[1]
+    real = torch.stack([clip.real_D for clip in found.clips])
+    scores, _ = fvd_scores(
+        Moments.of(real), torch.stack([torch.stack([clip.generated[k] for clip in found.clips]) for k in range(2)])
+    )
+    videos = torch.from_numpy(Squares().read(range(5)).arrays["video"]).float() / 255
+    generators = [step_generator(1, index, "evaluation") for index in range(5)]
+    samples = _model().predict(videos[:, :2], n_future=4, n_samples=2, generator=generators)
+    for sample, distance in zip(samples, scores.sets, strict=True):
+        whole = torch.cat((videos[:, :2], sample), dim=1)
+        expected = distance_between(Moments.of(_light(videos)), Moments.of(_light(whole)))
+        assert distance == pytest.approx(expected, rel=1e-4)
+    assert (scores.videos, scores.dimension) == (5, 3)
+    assert scores.mean == pytest.approx(sum(scores.sets) / 2)
+
+
+def _scorers(world: World, settings: EvalConfig) -> Scorers | str:
+    try:
+        return scorers_for(settings, replace(PROTOCOL, num_frames=12), world)
+    except ConfigError as error:
+        return str(error)
+
+
+def test_without_weights_the_usual_metrics_are_left_out_by_name_and_named_ones_refused(tmp_path):
+    usual, named, short = (
+        on_ranks(1, _scorers, settings)[0]
+        for settings in (
+            EvalConfig(weights=str(tmp_path)),
+            EvalConfig(weights=str(tmp_path), metrics=["psnr", "lpips_vgg"]),
+            EvalConfig(weights=str(tmp_path), metrics=["psnr", "ssim_svg"]),
+        )
+    )
+    assert [metric.name for metric in usual.metrics] == ["psnr", "ssim"]
+    assert set(usual.absent) == {"lpips", "fvd"}
+    assert str(tmp_path / "i3d_pretrained_400.pt") in usual.absent["fvd"]
+    assert "eval.metrics names lpips_vgg" in named
+    assert "eval.weights=" in named
+    assert str(tmp_path / "vgg16-397923af.pth") in named
+    assert [metric.name for metric in short.metrics] == ["psnr", "ssim_svg"]
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
 def test_results_leave_a_table_curves_and_pictures(alone, tmp_path):
-    files = write_results(alone, tmp_path, {"step": 3})
-    assert {path.name for path in files.values()} == {
-        "metrics.csv", "scores.json", "psnr.png", "ssim.png", "samples.gif", "samples.mp4", "samples.png",
-    }  # fmt: skip
-    assert all(path.stat().st_size > 100 for path in files.values())
+    written = write_results(alone, tmp_path, {"step": 3})
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("metrics.csv", "scores.json", "curves.npz", "psnr.png", "ssim.png", "psnr.csv", "ssim.csv"),
+        *("samples.gif", "samples.mp4", "samples.png"),
+    }
+    assert all(path.stat().st_size > 100 for path in tmp_path.iterdir())
     assert (tmp_path / "psnr.csv").read_text().splitlines()[0] == "curve,frame,mean,half_width,videos"
-    table = format_table(table_rows(alone))
+    table = format_table(table_rows(written))
     assert "best of 4" in table
     assert "last frame repeated" in table
+    read = read_scores(tmp_path)
+    assert read == written
+    assert read.score("single", "psnr").mean == pytest.approx(alone.curves("single", "psnr").mean().item())
+    with np.load(tmp_path / "curves.npz") as arrays:
+        assert arrays["best/ssim"].shape == (5, 4)
+        assert arrays["keys"].tolist() == [f"clip-{index}" for index in range(5)]
 
 
-def _stopped(world: World) -> bool:
+def test_both_intervals_are_those_of_their_formulas(alone, tmp_path):
+    line = write_results(alone, tmp_path, {}).score("single", "ssim")
+    curves = alone.curves("single", "ssim").numpy()
+    assert line.half_width == pytest.approx(1.96 * curves.mean(1).std() / np.sqrt(5))
+    assert line.half_width_of_frames == pytest.approx((1.96 * curves.std(0) / np.sqrt(5)).mean())
+
+
+# -- stopping ----------------------------------------------------------------------------------------------------------
+
+
+def _stopped(world: World, store: Path) -> bool:
     asked = []
 
     def stopping() -> bool:
@@ -102,15 +252,30 @@ def _stopped(world: World) -> bool:
 
     with pytest.raises(EvaluationStopped):
         evaluate(
-            build_model(TINY),
-            Squares(),
+            _model(),
+            Squares(),  # type: ignore[arg-type]
             PROTOCOL,
             world,
             autocast=contextlib.nullcontext,
-            stopping=stopping,  # type: ignore[arg-type]
+            watch=Watch(stopping),
+            store=PartStore(store, "these weights"),
         )
     return True
 
 
-def test_a_stop_that_one_rank_sees_ends_the_evaluation_on_all():
-    assert on_ranks(2, _stopped) == [True, True]
+def test_a_stop_that_one_rank_sees_ends_the_evaluation_on_all_and_it_goes_on_from_there(alone, tmp_path):
+    assert on_ranks(2, _stopped, tmp_path) == [True, True]
+    found = on_ranks(1, _evaluate, PROTOCOL, tmp_path)[0]
+    assert found.cost.scored == 4, "the first round of two ranks had scored two clips each"
+    torch.testing.assert_close(_scores(found), _scores(alone), rtol=1e-5, atol=1e-5)
+    assert torch.equal(found.pictures[0].truth_TCHW, alone.pictures[0].truth_TCHW)
+
+
+def test_parts_of_other_weights_and_parts_of_clips_that_lack_samples_are_not_taken(tmp_path):
+    on_ranks(1, _evaluate, replace(PROTOCOL, num_clips=1), tmp_path)
+    assert not PartStore(tmp_path, "other weights").read(4)
+    store = PartStore(tmp_path, "these weights")
+    assert [part.index for part in store.read(4)] == [0]
+    assert not store.read(8), "four of eight samples"
+    store.clear()
+    assert not list(tmp_path.iterdir())

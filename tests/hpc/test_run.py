@@ -150,8 +150,8 @@ def test_evaluate_prints_and_leaves_the_same_table_at_any_world_size(untouched):
     untouched.finish(verb="evaluate", ranks=1)
     alone = (untouched.folder / "evaluation" / "metrics.csv").read_text()
     for two, one in zip(table.splitlines()[1:], alone.splitlines()[1:], strict=True):
-        assert two.split(",")[:2] == one.split(",")[:2]
-        assert float(two.split(",")[2]) == pytest.approx(float(one.split(",")[2]), rel=1e-5)
+        assert two.split(",")[:3] == one.split(",")[:3]
+        assert float(two.split(",")[3]) == pytest.approx(float(one.split(",")[3]), rel=1e-5)
 
 
 def test_kill_9_between_checkpoints_then_resume_ends_in_the_same_bits(tmp_path, data, untouched):

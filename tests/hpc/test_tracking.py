@@ -120,12 +120,12 @@ def test_a_log_file_gets_one_line_per_logged_step_with_the_eta_of_the_schedule(c
     display = Display(total_steps=1000, console=out)
     display.start(100)
     clock.pass_(50)
-    display.evaluated(200, {"psnr": 21.5})
+    display.evaluated(200, {"psnr": 21.5}, {"clips": 100, "samples": 10, "wall_s": 61.0})
     scalars = {"nll": 5.0, "loss": 6.0, "frames_per_s": 250.0, "data_wait_share": 0.04, "bad_steps": 0, "lr": 1e-3}
     display.train(200, scalars)
     lines = out.file.getvalue().splitlines()
     assert lines[0] == "continuing at step 100 of 1000"
-    assert lines[1] == "step 200  validation  psnr 21.5"
+    assert lines[1] == "step 200  validation  psnr 21.5  (100 clips x 10 samples, 1m 01s)"
     assert lines[2] == "step 200/1000  loss 6  nll 5  250 frames/s  data wait 4%  psnr 21.50  ETA 6m 40s"
     assert len(lines) == 3
 
@@ -137,7 +137,7 @@ def test_a_terminal_gets_a_bar_with_speed_eta_loss_and_psnr(clock):
     assert live is not None
     display.start(0)
     clock.pass_(50)
-    display.evaluated(100, {"psnr": 21.5})
+    display.evaluated(100, {"psnr": 21.5}, {})
     display.train(100, {"loss": 6.0})
     validation = display.progress("validation")
     validation(1, 4)

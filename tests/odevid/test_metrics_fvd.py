@@ -84,11 +84,12 @@ class TestPreprocess:
         ("videos", "error", "message"),
         [
             (torch.full((2, 9, 1, 4, 4), 1.5), ValueError, r"\[1.5, 1.5\]; expected \[0, 1\]"),
+            (torch.full((2, 9, 1, 4, 4), 200.0), ValueError, "Write videos / 255"),
             (torch.full((2, 9, 1, 4, 4), -0.1), ValueError, r"expected \[0, 1\]"),
             (
                 torch.cat((torch.zeros(1, 9, 1, 4, 4), torch.full((1, 9, 1, 4, 4), torch.nan))),
                 ValueError,
-                "video 1 of 2",
+                r"first broken frame is videos\[1, 0\]",
             ),
             (torch.zeros(2, 9, 2, 4, 4), ValueError, "1 or 3 channels"),
             (torch.zeros(9, 1, 4, 4), ValueError, "BTCHW"),
