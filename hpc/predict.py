@@ -54,7 +54,7 @@ def main(words: Sequence[str]) -> int:
     """Do what the words say.
 
     Raises:
-        ConfigError: words that do not fit, no checkpoint, or the only video cannot be used.
+        ConfigError: words that do not fit, no checkpoint, no room, or the only video cannot be used.
         ShardError: a folder without videos, or a crop that is none.
     """
     arguments, overrides = _parse(words)
@@ -135,8 +135,7 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     arguments = _parser().parse_intermixed_args(others)
     if len(runs) != 1:
         raise ConfigError(f"predict takes one run=RUN, found {len(runs)}: runs started here are under runs/")
-    keys = set(configs.all_keys())
-    overrides = [word for word in arguments.words if word.partition("=")[0] in keys and "=" in word]
+    overrides = [word for word in arguments.words if "=" in word and not Path(word).exists()]
     arguments.videos = [Path(word) for word in arguments.words if word not in overrides]
     arguments.run = runs[0]
     return arguments, overrides
@@ -179,7 +178,10 @@ def _predict(
         "source": source.shown,
         "reading": reading.why,
     }
-    write_prediction(folder, prediction, about)
+    try:
+        write_prediction(folder, prediction, about)
+    except OSError as error:
+        raise ConfigError(f"cannot write to {folder}: {error.strerror or error}; choose a folder with --out") from error
     rate = f" at {opening.fps:g} per second" if opening.fps else ""
     true = len(opening.truth_TCHW)
     facts = [f"{len(opening.given_TCHW)} frames given{rate}", f"{wish.n_future} predicted", f"{true} of them known"]

@@ -86,7 +86,11 @@ def check_steps(per_frame: int, substeps: int | None, of_training: int, dynamics
 
 
 def predict_video(loaded: LoadedRun, opening: Opening, wish: Wish) -> Prediction:
-    """Sample `wish.samples` futures; memory beyond the result is that of a chunk of samples."""
+    """Sample `wish.samples` futures; memory beyond the result is that of a chunk of samples.
+
+    Raises:
+        ConfigError: the model predicts NaN.
+    """
     num_given = len(opening.given_TCHW)
     ticks = range(1, wish.n_future * wish.per_frame + 1)
     times = [num_given - 1 + tick / wish.per_frame for tick in ticks]
@@ -99,5 +103,21 @@ def predict_video(loaded: LoadedRun, opening: Opening, wish: Wish) -> Prediction
         substeps=wish.substeps,
         generator=step_generator(wish.seed, 0, "predict"),
     )
-    frames = [(chunk[:, 0].float().clamp(0, 1) * 255).round().to("cpu", torch.uint8).numpy() for chunk in chunks]
-    return Prediction(opening, np.concatenate(frames), np.array(times), wish)
+    samples = []
+    for frames_nBTCHW in chunks:
+        check_finite(frames_nBTCHW, loaded)
+        pixels = (frames_nBTCHW[:, 0].float().clamp(0, 1) * 255).round()
+        samples.append(pixels.to("cpu", torch.uint8).numpy())
+    return Prediction(opening, np.concatenate(samples), np.array(times), wish)
+
+
+def check_finite(frames: torch.Tensor, loaded: LoadedRun) -> None:
+    """
+    Raises:
+        ConfigError: a predicted frame holds NaN or infinite values.
+    """
+    if not torch.isfinite(frames).all():
+        raise ConfigError(
+            f"the model of {loaded.folder.path} predicts NaN at step {loaded.step}: its training diverged; an earlier "
+            "checkpoint may do (eval.checkpoint=best)"
+        )

@@ -34,6 +34,7 @@ from hpc.config import ConfigError
 from hpc.data import MOVING_MNIST, ensure_dataset, open_split
 from hpc.given_runs import LoadedRun
 from hpc.noise import step_generator
+from hpc.predicting.sampling import check_finite
 from hpc.studies.clips import write_caption
 from hpc.studies.registry import NotForThisRun, StudyOptions
 from odevid.metrics.interval import interval_per_frame
@@ -117,7 +118,7 @@ def run_motion(loaded: LoadedRun, options: StudyOptions) -> Sequence[Path]:
 
     Raises:
         NotForThisRun: not Moving MNIST with one digit, or its dataset holds clips instead of digits.
-        ConfigError: states that do not exist.
+        ConfigError: states that do not exist, or a model that predicts NaN.
     """
     setting = setting_of(loaded, options)
     wanted = options.clips or tuple(range(options.count or STATES))
@@ -224,6 +225,7 @@ def predicted_corners(
     pictures = torch.from_numpy(sprites_DHW).to(loaded.device).float()
     corners, matches = [], []
     for frames_nDTCHW in chunks:
+        check_finite(frames_nDTCHW, loaded)
         for digit, picture_HW in enumerate(pictures):
             found = find_digit(frames_nDTCHW[:, digit, :, 0].float(), picture_HW)
             corners.append(found.corner_NT2.cpu().numpy())

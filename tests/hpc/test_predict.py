@@ -16,10 +16,13 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from hpc.config import ConfigError, load_file
+from hpc.config import Config, ConfigError, load_file
+from hpc.given_runs import LoadedRun
 from hpc.noise import step_generator
 from hpc.predict import main
-from hpc.predicting.reading import reading_of
+from hpc.predicting.reading import Opening, reading_of
+from hpc.predicting.sampling import Wish, check_steps, predict_video
+from hpc.run_folder import RunFolder
 from shards.building.picture import Look
 from shards.building.video import Frames, read_video
 from shards.errors import ShardError
@@ -31,6 +34,17 @@ pytestmark = pytest.mark.multiprocess
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 150
 GIVEN = 2  # model.nt_cond of size=test
+
+
+class VideoModelOf(torch.nn.Module):
+    """Predicts one value."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
+
+    def predict_chunks(self, context_BTCHW: torch.Tensor, times: list[float], *_: object, **__: object):
+        yield torch.full((1, 1, len(times), *context_BTCHW.shape[2:]), self.value)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +117,6 @@ def test_a_video_is_continued_in_pictures_and_an_npz(run: Path, tmp_path: Path) 
 
 def test_the_samples_are_those_of_the_models_own_predict(run: Path, tmp_path: Path) -> None:
     from hpc.export import load_model
-    from hpc.run_folder import RunFolder
 
     clip = write_video(tmp_path / "clip.avi", greys(2), rate=10)
     assert predict(run, clip, "--n-future", 3, "--samples", 2, "--seed", 5, "--out", tmp_path) == 0
@@ -210,6 +223,8 @@ def test_in_a_folder_a_bad_file_is_told_and_the_others_are_done(
         (("CLIP", "--device", "abacus"), "--device abacus: expected cpu"),
         (("CLIP", "model.nt_cond=4"), "3 frames from 0 s on .*4 are given to the model; try .*model.nt_cond=3"),
         (("CLIP", "model.nt_cond=4", "--fps", "10"), "2 frames from 0 s on .at 10 frames.*--fps own or a higher"),
+        (("CLIP", "eval.checkpont=best"), "unknown key 'eval.checkpont'; did you mean 'eval.checkpoint'"),
+        (("CLIP", "--out", "NOVIDEO"), "cannot write to .*NOVIDEO.mp4/CLIP.*--out"),
         (("absent.mp4",), "absent.mp4: no such file or folder"),
         ((), "no video named"),
         (("NOVIDEO",), "NOVIDEO.mp4: unreadable"),
@@ -234,6 +249,28 @@ def test_a_run_without_checkpoints_says_so(run: Path, tmp_path: Path) -> None:
         predict(tmp_path / "new", clip)
     with pytest.raises(ConfigError, match="takes one run=RUN, found 0"):
         main([str(clip)])
+
+
+def test_steps_contain_those_of_training_and_every_predicted_time() -> None:
+    assert [check_steps(per_frame, None, 2, "residual") for per_frame in (1, 2, 3, 4)] == [2, 2, 6, 4]
+    assert check_steps(3, 9, 2, "residual") == 9
+    assert check_steps(1, None, 1, "gru") == 1
+    with pytest.raises(ConfigError, match=r"model.dynamics=gru .* no time step"):
+        check_steps(2, None, 1, "gru")
+
+
+def test_a_model_that_predicts_nan_is_told() -> None:
+    loaded = LoadedRun(RunFolder(Path("r")), Config(), VideoModelOf(float("nan")), 3, torch.device("cpu"))
+    opening = Opening(np.zeros((2, 1, 64, 64), np.uint8), np.zeros((0, 1, 64, 64), np.uint8), None, 0, ())
+    with pytest.raises(ConfigError, match="predicts NaN at step 3"):
+        predict_video(loaded, opening, Wish(n_future=2, samples=1, per_frame=1, substeps=1, seed=1))
+
+
+def test_help_needs_no_torch() -> None:
+    code = "import sys, hpc.predict; assert 'torch' not in sys.modules; hpc.predict.main(['--help'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "--n-future" in done.stdout
+    assert "clip.mp4 --n-future 30 --samples 5" in done.stdout
 
 
 def dataset(root: Path, fps: float | None, **provenance: object) -> Path:
