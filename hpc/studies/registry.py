@@ -63,7 +63,7 @@ STUDIES: tuple[Study, ...] = (
     Study("frame-rate", "doubled, quadrupled frame rate; scores by time step", "hpc.studies.frame_rate:run_frame_rate"),
     Study("latent", "latent trajectories in 2-D: PCA, t-SNE, UMAP", "hpc.studies.latent:run_latent"),
     Study("diversity", "how much the samples of a video differ", "hpc.studies.diversity:run_diversity"),
-    Study("motion", "moves of a known digit over samples, true and predicted", "hpc.studies.motion:run_motion"),
+    Study("motion", "moves of a known digit over samples; --count initial states", "hpc.studies.motion:run_motion"),
 )
 
 
