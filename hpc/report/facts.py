@@ -144,7 +144,7 @@ def _records(folder: RunFolder, troubles: list[str]) -> list[Record]:
     """The journal's surviving records; lines that are none, such as one that a kill cut short, are counted."""
     files = journal_files(folder.path)
     if not files:
-        troubles.append("there is no metrics.jsonl: nothing was trained here, or it was not copied along")
+        troubles.append("no metrics.jsonl: nothing was trained here, or it was not copied along")
         return []
     records, torn = [], 0
     for path in files:
@@ -178,11 +178,11 @@ def _manifest(config: Config | None, troubles: list[str]) -> Mapping[str, Any] |
         return None
     root = dataset_root(config.data)
     if is_remote(root):
-        troubles.append(f"the dataset's manifest was not read: it lies at {root}")
+        troubles.append(f"The dataset's manifest was not read: it lies at {root}")
         return None
     try:
         manifest = json.loads((Path(root) / "manifest.json").read_text())
         return manifest if isinstance(manifest, dict) else None
     except (OSError, ValueError):
-        troubles.append(f"the dataset's manifest was not read: there is none at {root} on this machine")
+        troubles.append(f"The dataset's manifest was not read: there is none at {root} on this machine")
         return None

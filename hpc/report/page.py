@@ -17,7 +17,7 @@ from hpc.report.commands import reproduce
 from hpc.report.costs import costs
 from hpc.report.facts import RunFacts
 from hpc.report.provenance import provenance
-from hpc.report.results import headline, results, step_sizes
+from hpc.report.results import headline, overview, results, step_sizes
 from hpc.report.scores_over_time import curve_pngs
 from hpc.report.training import interruptions, series_of, training_png
 from hpc.version import code_version
@@ -48,7 +48,7 @@ def render(runs: Sequence[RunFacts], command: str) -> str:
 def sections(runs: Sequence[RunFacts], command: str) -> list[Section]:
     """In the order of the page; none is empty."""
     return [
-        Section("summary", "Summary", _each(runs, _summary)),
+        Section("summary", "Summary", _summary(runs[0]) if len(runs) == 1 else [overview(runs)]),
         Section("results", "Results beside the papers'", results(runs)),
         Section("steps", "Time steps", _each(runs, step_sizes)),
         Section("curves", "Scores over time", _curves(runs)),
@@ -119,9 +119,9 @@ def _training(runs: Sequence[RunFacts]) -> list[Block]:
         curves = series_of(run)
         if not curves:
             blocks.append(Paragraph(f"{run.name} has no curve: its journal holds no train record.", "missing"))
-        stops = [f"step {stop.step:,} after {stop.cause}" for stop in interruptions(run)]
+        stops = [f"from step {stop.step:,} (the attempt before: {stop.cause})" for stop in interruptions(run)]
         if stops:
-            blocks.append(Paragraph(f"{run.name} went on at {', '.join(stops)}.", "caption"))
+            blocks.append(Paragraph(f"{run.name} went on {', '.join(stops)}.", "caption"))
         blocks += [
             Paragraph(
                 f"{run.name}: {curve.not_finite} value{'s' * (curve.not_finite > 1)} of {name} not finite, left out.",

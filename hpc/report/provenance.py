@@ -22,7 +22,7 @@ def provenance(run: RunFacts) -> list[Block]:
         Details(f"Configuration of {run.name} (config.yaml)", run.config_text),
     ]
     if run.troubles:
-        blocks += [Paragraph(f"{trouble[:1].upper()}{trouble[1:]}.", "warning") for trouble in run.troubles]
+        blocks += [Paragraph(f"{trouble}.", "warning") for trouble in run.troubles]
     return blocks
 
 

@@ -43,12 +43,35 @@ def headline(run: RunFacts) -> list[Block]:
 
 def _card(run: RunFacts, evaluation: Evaluation, name: str) -> Card:
     known = numbers.metric(name)
-    value, _ = _ours(evaluation, "best" if name != "fvd" else "single", name)
+    value = _main(evaluation, name)
     below = [] if value.missing else ["one sample per video" if name == "fvd" else f"best of {evaluation.samples}"]
     theirs = [r for r in _paper_rows(run.experiment) if r.metric == name and r.method == "Ours"]
     if theirs:
         below.append(f"paper: {_printed(theirs[0])}")
     return Card(known.label, value.text, " · ".join(below), value.missing)
+
+
+def overview(runs: Sequence[RunFacts]) -> Table:
+    """The main numbers of several runs, one line each."""
+    rows = []
+    for run in runs:
+        words = [run.experiment + (f", size={run.size}" if run.size else ""), f"{run.life.step:,}"]
+        total = f"of {run.life.total:,}" if run.life.total else ""
+        cells = [Cell(run.name, run.state[0]), Cell(words[0]), Cell(words[1], total)]
+        for name in HEADLINE:
+            if run.evaluation is None:
+                cells.append(Cell("not computed", missing=True))
+            else:
+                cells.append(Cell((cell := _main(run.evaluation, name)).text, missing=cell.missing))
+        rows.append(Row(cells))
+    names = ["run", "experiment", "steps", *(numbers.metric(name).head for name in HEADLINE)]
+    notes = ["PSNR, SSIM and LPIPS: best of the samples of each test video. FVD: one sample per video."]
+    return Table([Cell(name) for name in names], rows, notes, text_columns=2, name="overview")
+
+
+def _main(evaluation: Evaluation, name: str) -> Cell:
+    """The number that stands for a metric."""
+    return _ours(evaluation, "single" if name == "fvd" else "best", name)[0]
 
 
 def results(runs: Sequence[RunFacts]) -> list[Block]:
@@ -63,15 +86,22 @@ def results(runs: Sequence[RunFacts]) -> list[Block]:
         blocks.append(_table(of_it, papers))
         if not papers:
             blocks.append(Paragraph(f"No number of a paper is known for the experiment {experiment}.", "missing"))
-        for run in of_it:
-            title = "How this differs from the paper's protocol"
-            lines = differences(run, run.evaluation)
-            named = f": {run.name}" if len(runs) > 1 else ""
-            if lines:
-                blocks.append(Bullets(title + named, lines))
-            else:
-                blocks.append(Paragraph(f"The protocol is the published one{named}."))
-        blocks += _warnings(of_it)
+        blocks += [*_how_it_differs(of_it), *_warnings(of_it)]
+    return blocks
+
+
+def _how_it_differs(runs: Sequence[RunFacts]) -> list[Block]:
+    """From the published protocol, in words: first what all runs of an experiment have in common."""
+    lines = {run.name: differences(run, run.evaluation) for run in runs}
+    common = [line for line in lines[runs[0].name] if all(line in found for found in lines.values())]
+    title = "How this differs from the paper's protocol"
+    blocks: list[Block] = [Bullets(title, common)] if common else []
+    for name, found in lines.items():
+        own = [line for line in found if line not in common]
+        if own:
+            blocks.append(Bullets(f"{title}: {name}" if not common else name, own))
+        elif not found:
+            blocks.append(Paragraph(f"The protocol of {name} is the published one."))
     return blocks
 
 
@@ -225,7 +255,7 @@ def step_sizes(run: RunFacts) -> list[Block]:
     )
     rows = []
     for steps, found in sorted(by_steps.items()):
-        cells = [_ours(found, "single" if name == "fvd" else "best", name)[0] for name in metrics]
+        cells = [_main(found, name) for name in metrics]
         trained = " (as trained)" if steps == own else ""
         rows.append(Row([Cell(f"1/{steps}{trained}" if steps > 1 else f"1{trained}"), *cells]))
     notes = [f"Best of {found.samples} samples. {INTERVALS}"]
