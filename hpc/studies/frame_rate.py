@@ -172,12 +172,22 @@ def _tables(loaded: LoadedRun, folder: Path) -> tuple[list[Path], str]:
     table = write_table(folder / "substeps.csv", header, lines)
     numbers = folder / "substeps.json"
     numbers.write_text(json.dumps([dict(zip(header, line, strict=True)) for line in lines], indent=1) + "\n")
-    panels = _panels(scored)
-    picture = save_steps_png(folder / "substeps.png", panels, own, "best of N over the time step of the solver")
-    return [table, numbers, picture], (
+    files = [table, numbers]
+    if len(scored) > 1:
+        title = "the best of N samples over the time step of the solver (dashed: the step of the training)"
+        files.append(save_steps_png(folder / "substeps.png", _panels(scored), own, title))
+    protocols = {
+        f"{found.protocol['num_clips']} clips and {found.protocol['samples']} samples" for found in scored.values()
+    }
+    return files, (
         f"Scores at the time steps {', '.join(map(step_name, scored))} of a frame (training: {step_name(own)}), "
-        f"{next(iter(scored.values())).protocol['num_clips']} test clips."
+        f"on {' or '.join(sorted(protocols))}, of step {' or '.join(_trained(scored))}."
     )
+
+
+def _trained(scored: Mapping[int, Scores]) -> list[str]:
+    """Training steps of the weights that were scored."""
+    return sorted({str(found.about.get("step", "unknown")) for found in scored.values()})
 
 
 def _scored(evaluation: Path, own: int) -> dict[int, Scores]:

@@ -47,6 +47,7 @@ class Lettering:
         columns: a name per column, written above; none at all leaves the line out.
         title: first line.
         legend: words with the colour of their swatch, second line; none leaves it out.
+        bars: words written above a bar of their colour over the columns from the one to before the other; its own line.
         breaks: rows before which there is more space.
     """
 
@@ -54,6 +55,7 @@ class Lettering:
     columns: Sequence[str] = ()
     title: str = ""
     legend: Sequence[tuple[str, Colour]] = ()
+    bars: Sequence[tuple[str, Colour, int, int]] = ()
     breaks: Collection[int] = ()
 
 
@@ -73,7 +75,7 @@ class _Places:
         height, width = next(iter(sizes))[:2]
         self.cell_height, self.cell_width = height + 2 * BORDER, width + 2 * BORDER
         self.gutter = MARGIN + max(style.text_width(name, LETTERS) for name in words.rows) + 8
-        lines = bool(words.title) + bool(words.legend) + bool(words.columns)
+        lines = sum(map(bool, (words.title, words.legend, words.bars, words.columns)))
         self.header = MARGIN + LINE * lines
         self.breaks = sorted(words.breaks)
         legend = sum(_swatch_width(word) for word, _ in words.legend)
@@ -148,6 +150,10 @@ def _written(places: _Places, words: Lettering) -> Image.Image:
         draw.rectangle((left, middle - 6, left + 11, middle + 5), fill=colour)
         style.write(draw, (left + 17, middle), word, LETTERS, style.INK, "lm")
         left += _swatch_width(word)
+    middle += LINE if words.legend else 0
+    for word, colour, first, end in words.bars:
+        style.write(draw, (places.left(first), middle - 3), word, LETTERS, colour, "lm")
+        draw.rectangle((places.left(first), middle + 6, places.left(end) - GAP - 1, middle + 8), fill=colour)
     for column, name in enumerate(words.columns):
         centre = places.left(column) + places.cell_width / 2
         style.write(draw, (centre, places.header - 9), name, LETTERS - 1, style.INK, "mm")

@@ -11,7 +11,7 @@ import torch
 from PIL import GifImagePlugin, Image
 
 from odevid.metrics.interval import interval_per_frame
-from odevid.pictures import grid, strip, style
+from odevid.pictures import grid, sheet, strip, style
 from odevid.pictures.curves import Curve, save_curves_csv, save_curves_png
 from odevid.pictures.gif import save_gif, save_mp4
 from odevid.pictures.grid import video_grid
@@ -132,21 +132,25 @@ class TestStrip:
         save_strip(tmp_path / "a.png", context, truth, {"best": prediction}, scale=2)
         with Image.open(tmp_path / "a.png") as image:
             picture = np.array(image)
-        side = 2 * SIZE + 2 * strip.BORDER
-        left = picture.shape[1] - strip.MARGIN - (GIVEN + FUTURE) * (side + strip.GAP) + strip.GAP
-        columns = left + np.arange(GIVEN + FUTURE) * (side + strip.GAP)
-        row = [tuple(colour) for colour in picture[strip.HEADER, columns].tolist()]
-        below = [tuple(colour) for colour in picture[strip.HEADER + side + strip.GAP, columns].tolist()]
+        side = 2 * SIZE + 2 * sheet.BORDER
+        left = picture.shape[1] - sheet.MARGIN - (GIVEN + FUTURE) * (side + sheet.GAP) + sheet.GAP
+        top = sheet.MARGIN + 2 * sheet.LINE
+        columns = left + np.arange(GIVEN + FUTURE) * (side + sheet.GAP)
+        row = [tuple(colour) for colour in picture[top, columns].tolist()]
+        below = [tuple(colour) for colour in picture[top + side + sheet.GAP, columns].tolist()]
         assert row == [style.GIVEN] * GIVEN + [style.TRUTH] * FUTURE
+        bar = sheet.MARGIN + sheet.LINE // 2 + 4
+        over = [tuple(colour) for colour in picture[bar, columns + side - 1].tolist()]
+        assert over == [style.GIVEN] * GIVEN + [style.PREDICTED] * FUTURE
         assert below == [style.PAPER] * GIVEN + [style.PREDICTED] * FUTURE
-        inside = strip.HEADER + side + strip.GAP + strip.BORDER, columns[-1] + strip.BORDER
+        inside = top + side + sheet.GAP + sheet.BORDER, columns[-1] + sheet.BORDER
         assert picture[inside].tolist() == [round(prediction[0, -1, 0, 0, 0].item() * 255)] * 3
 
     def test_long_videos_are_thinned_out(self):
         context, truth, prediction = videos()
         full = strip.strip(context, truth, {"best": prediction})
         thin = strip.strip(context, truth, {"best": prediction}, max_columns=3)
-        assert full.shape[1] - thin.shape[1] == 3 * (SIZE + 2 * strip.BORDER + strip.GAP)
+        assert full.shape[1] - thin.shape[1] == 3 * (SIZE + 2 * sheet.BORDER + sheet.GAP)
 
 
 class TestCurves:
