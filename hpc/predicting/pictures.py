@@ -112,7 +112,7 @@ def _truth_name(prediction: Prediction) -> str:
 
 def _rgb(frames_tCHW: np.ndarray, scale: int) -> np.ndarray:
     """uint8 (t, H * scale, W * scale, 3)."""
-    return style.to_rgb(frames_tCHW[None], scale)[0]
+    return style.to_rgb(frames_tCHW[None], scale)[0].copy()
 
 
 def _as_video(frames_tHW3: np.ndarray) -> np.ndarray:
