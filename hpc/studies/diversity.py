@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hpc.config import ConfigError
 from hpc.given_runs import LoadedRun
+from hpc.predicting.sampling import check_finite
 from hpc.studies.clips import Clips, generators, read_clips, write_caption
 from hpc.studies.registry import StudyOptions
 from odevid.metrics.lpips import LPIPS
@@ -83,6 +84,7 @@ def _look(
     """Sample one clip's futures and measure them."""
     context = clips.context_BTCHW[clip : clip + 1]
     futures = loaded.model.predict(context, clips.n_future, samples, generator=[generator])[:, 0].clamp(0, 1)
+    check_finite(futures, loaded)
     truth = clips.truth_BTCHW[clip]
     spreads = {RMS: spread(futures, truth)}
     if network is not None:

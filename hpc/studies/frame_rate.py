@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from hpc.given_runs import LoadedRun
+from hpc.predicting.sampling import check_finite
 from hpc.scores import Score, Scores, evaluations_in, read_scores
 from hpc.studies.clips import FPS, Clips, generators, read_clips, write_caption, write_table
 from hpc.studies.registry import NotForThisRun, StudyOptions
@@ -59,6 +60,8 @@ def run_frame_rate(loaded: LoadedRun, options: StudyOptions) -> list[Path]:
         )
         for factor in FACTORS
     }
+    for found in fine.values():
+        check_finite(found.frames_BTCHW, loaded)
     files = save_animation(options.folder, "rates", _moving(fine, clips), FPS * max(FACTORS))
     files.append(_strip(options.folder / "strip.png", fine, clips))
     files.append(_frames(options.folder / "frames.csv", fine, clips))

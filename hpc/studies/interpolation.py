@@ -11,10 +11,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from hpc.config import ConfigError
 from hpc.given_runs import LoadedRun
+from hpc.predicting.sampling import check_finite
 from hpc.studies.clips import FPS, Clips, latent_model, read_clips, write_caption, write_table
 from hpc.studies.registry import StudyOptions
 from odevid.metrics.psnr import psnr
@@ -45,6 +47,7 @@ def run_interpolation(loaded: LoadedRun, options: StudyOptions) -> list[Path]:
         interpolate(model, clips.context_BTCHW[pair], WEIGHTS, times, seed=options.seed).frames_WTCHW.cpu()
         for pair in pairs
     ]
+    check_finite(torch.stack(found), loaded)
     videos = [
         [*_framed(frames_WTCHW, clips.video_BTCHW[pair].cpu())] for frames_WTCHW, pair in zip(found, pairs, strict=True)
     ]

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hpc.given_runs import LoadedRun
+from hpc.predicting.sampling import check_finite
 from hpc.studies.clips import Clips, generators, latent_model, read_clips, write_caption, write_table
 from hpc.studies.registry import NotForThisRun, StudyOptions
 from odevid.pictures.latent import save_latent_png
@@ -37,6 +38,7 @@ def run_latent(loaded: LoadedRun, options: StudyOptions) -> list[Path]:
         generator=generators(options, clips),
     )
     states_NBTD = model.trajectory(latent, range(clips.num_given + clips.n_future))
+    check_finite(states_NBTD, loaded)
     shape_NBT = (states_NBTD.shape[0], states_NBTD.shape[1], states_NBTD.shape[2])
     points_PD = states_NBTD.flatten(0, 2)
     found = [pca(points_PD), tsne(points_PD, options.seed)]

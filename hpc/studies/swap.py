@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from hpc.given_runs import LoadedRun
+from hpc.predicting.sampling import check_finite
 from hpc.studies.clips import FPS, Clips, generators, latent_model, read_clips, write_caption, write_table
 from hpc.studies.registry import NotForThisRun, StudyOptions
 from odevid.metrics.psnr import psnr
@@ -42,6 +43,7 @@ def run_swap(loaded: LoadedRun, options: StudyOptions) -> list[Path]:
     clips = read_clips(loaded, options, CLIPS, at_least=2)
     times = range(clips.num_given + clips.n_future)
     frames_MKTCHW = swap_content(model, clips.context_BTCHW, times, generator=generators(options, clips)).cpu()
+    check_finite(frames_MKTCHW, loaded)
     files = save_animation(options.folder, "matrix", _matrix(frames_MKTCHW, clips), FPS)
     files.append(_strip(options.folder / "strip.png", frames_MKTCHW, clips))
     files.append(_scores(options.folder / "scores.csv", frames_MKTCHW, clips))

@@ -202,6 +202,16 @@ def test_models_that_cannot_be_taken_apart_or_have_no_time_step_are_refused(run)
         find_study("frame-rate").load()(loaded, options)
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_a_model_that_diverged_is_named(run, tmp_path, name):
+    loaded = load_run(RunFolder(run), [], "cpu")
+    for weights in loaded.model.parameters():
+        weights.data.fill_(float("nan"))
+    with pytest.raises(ConfigError, match="predicts NaN at step 6"):
+        find_study(name).load()(loaded, StudyOptions(tmp_path, count=2))
+    assert not list(tmp_path.iterdir())
+
+
 def test_help_lists_every_study_in_a_line_without_torch():
     code = (
         "import atexit, sys; from hpc.studies.command import main; "
