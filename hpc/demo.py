@@ -1,4 +1,4 @@
-"""`make demo`: build the data, train, evaluate, judge. Minutes on two CPU cores; a picture at the end.
+"""`make demo`: build the data, train, evaluate, report, judge. Minutes on two CPU cores; a picture at the end.
 
 Runs the same commands as a user would type, checks that motion was learnt, and says where everything is. Exits with 1
 unless the model beats the last frame repeated, on PSNR and by at least 30 % on the median centroid error.
@@ -25,10 +25,12 @@ def main() -> int:
     trained = time.monotonic()
     launch("evaluate", "--ranks", "2", f"run={folder.path}")
     evaluated = time.monotonic()
+    launch("report", f"run={folder.path}")
     scores = read_scores(folder.evaluation)
     print(f"\ntrained in {(trained - started) / 60:.1f} minutes, evaluated in {evaluated - trained:.0f} s")
     print(f"pictures       {folder.evaluation / 'samples.gif'}\n               {folder.evaluation / 'samples.png'}")
     print(f"metrics table  {folder.evaluation / 'metrics.csv'}")
+    print(f"report         {folder.report}")
     print(f"checkpoint     {newest_checkpoint(folder)}")
     verdicts = judge(scores)
     for passed, text in verdicts:

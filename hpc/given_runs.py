@@ -53,16 +53,34 @@ def load_run(folder: RunFolder, overrides: Sequence[str] = (), device: str = "")
         device: such as "cpu" or "cuda:1"; empty: a GPU if there is one.
 
     Raises:
-        ConfigError: the run has no checkpoint, or an override does not fit.
+        ConfigError: the run has no checkpoint, an override does not fit, or there is no such device.
+    """
+    from hpc.export import load_model
+
+    where = device_of(device)
+    config = configs.load_file(folder.config, list(overrides))
+    model, step = load_model(config, folder)
+    return LoadedRun(folder, config, model.to(where).eval(), step, where)
+
+
+def device_of(device: str) -> torch.device:
+    """The device of that name; of no name, a GPU if there is one.
+
+    Raises:
+        ConfigError: not a device of this machine.
     """
     import torch
 
-    from hpc.export import load_model
-
-    config = configs.load_file(folder.config, list(overrides))
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model, step = load_model(config, folder)
-    return LoadedRun(folder, config, model.to(where).eval(), step, where)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    try:
+        wanted = torch.device(device or ("cuda" if count else "cpu"))
+    except RuntimeError as error:
+        raise ConfigError(f"--device {device}: expected cpu, cuda or cuda:NUMBER") from error
+    if wanted.type not in ("cpu", "cuda"):
+        raise ConfigError(f"--device {device}: expected cpu, cuda or cuda:NUMBER")
+    if wanted.type == "cuda" and (wanted.index or 0) >= count:
+        raise ConfigError(f"--device {device}: this machine shows {count} CUDA devices; leave it out, or --device cpu")
+    return wanted
 
 
 def short_name(folder: RunFolder) -> str:

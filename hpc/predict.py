@@ -64,7 +64,6 @@ def main(words: Sequence[str]) -> int:
     folder = arguments.run
     sources = find_sources(arguments.videos)
     reading = reading_of(configs.load_file(folder.config, overrides), arguments.fps, arguments.crop)
-    check_device(arguments.device)
     loaded = load_run(folder, overrides, arguments.device)
     wish = _wish(arguments, loaded)
     print(f"step {loaded.step} of {folder.path} on {loaded.device}; {reading.why}", flush=True)
@@ -81,26 +80,6 @@ def main(words: Sequence[str]) -> int:
                 failed.append((source, _reason(error, source)))
     _report(failed, len(sources))
     return 1 if failed else 0
-
-
-def check_device(device: str) -> None:
-    """
-    Raises:
-        ConfigError: not a device of this machine.
-    """
-    import torch
-
-    if not device:
-        return
-    try:
-        wanted = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"--device {device}: expected cpu, cuda or cuda:NUMBER") from error
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted.type == "cuda" and (wanted.index or 0) >= count:
-        raise ConfigError(f"--device {device}: this machine shows {count} CUDA devices; leave it out, or --device cpu")
-    if wanted.type not in ("cpu", "cuda"):
-        raise ConfigError(f"--device {device}: expected cpu, cuda or cuda:NUMBER")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,6 +16,7 @@ ALLOWED_SKIPS = (
     "no CUDA device",
     "no published I3D weights",
     *(() if os.environ.get("ODEVID_DEMAND_SLURM") == "1" else ("no SLURM", "no network namespaces")),
+    *(() if os.environ.get("ODEVID_DEMAND_CHROMIUM") == "1" else ("no chromium",)),
 )
 """A skip for another reason fails the suite: what is not tested must be known."""
 
