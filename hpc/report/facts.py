@@ -100,7 +100,8 @@ def gather_run(folder: RunFolder) -> RunFacts:
     settings = _settings(text, troubles)
     config = _config(folder, troubles)
     life = gather(folder, whole=True)
-    jobs = ask_slurm(list(dict.fromkeys(submission.job for submission in life.history.submissions)))
+    over = {attempt.job for attempt in life.history.attempts if attempt.cause == "finished"}
+    jobs = ask_slurm([job for job in dict.fromkeys(s.job for s in life.history.submissions) if job not in over])
     if jobs.trouble:
         troubles.append(jobs.trouble)
     evaluations = _evaluations(folder, troubles)

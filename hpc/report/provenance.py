@@ -61,7 +61,8 @@ def _libraries(versions: Iterable[Mapping[str, object]]) -> str:
 
 
 def _dataset(run: RunFacts) -> list[tuple[str, str]]:
-    facts = [("dataset", f"{run.setting('data.name', NOT_KNOWN)} at {run.setting('data.root') or NOT_KNOWN}")]
+    name, root = run.setting("data.name", NOT_KNOWN), run.setting("data.root")
+    facts = [("dataset", f"{name} at {root}" if root else str(name))]
     if run.manifest is None:
         return [*facts, ("fingerprint", NOT_KNOWN)]
     facts.append(("fingerprint", str(run.manifest.get("fingerprint", NOT_KNOWN))))

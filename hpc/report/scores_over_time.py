@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from hpc.report import numbers
 from hpc.report.facts import Evaluation, RunFacts
 
+MAX_NAME = 32
+
 if TYPE_CHECKING:
     from odevid.pictures.curves import Curve
 
@@ -39,12 +41,23 @@ def _model_curves(run: RunFacts, evaluation: Evaluation, name: str, several: boo
     """Of several runs only the best samples, or the picture would be a thicket."""
     found = _curves(evaluation, name)
     methods = ("best",) if several and "best" in found else numbers.MODEL_METHODS
-    labels = {method: numbers.method_label(method, evaluation.samples) for method in methods}
     return [
-        _as_curve(evaluation, name, method, f"{run.name}: {labels[method]}" if several else labels[method])
+        _as_curve(
+            evaluation,
+            name,
+            method,
+            f"{_short(run.name)} (best of {evaluation.samples})"
+            if several
+            else numbers.method_label(method, evaluation.samples),
+        )
         for method in methods
         if method in found
     ]
+
+
+def _short(name: str) -> str:
+    """A legend has little room: the end of a name tells more than its beginning."""
+    return name if len(name) <= MAX_NAME else f"…{name[1 - MAX_NAME :]}"
 
 
 def _baselines(scored: Sequence[tuple[RunFacts, Evaluation]], name: str) -> list[Curve]:
@@ -56,7 +69,7 @@ def _baselines(scored: Sequence[tuple[RunFacts, Evaluation]], name: str) -> list
                 continue
             seen.add((method, means))
             again = sum(other == method for other, _ in seen) > 1
-            label = numbers.method_label(method, 1) + (f" ({run.name})" if again else "")
+            label = numbers.method_label(method, 1) + (f" ({_short(run.name)})" if again else "")
             curves.append(_as_curve(evaluation, name, method, label))
     return curves
 

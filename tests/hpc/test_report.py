@@ -346,7 +346,7 @@ def test_several_runs_share_one_axis_and_their_baselines_are_drawn_once(run, tmp
     runs = [gather_run(folder) for folder in (run, second, third)]
     scored = [(facts, facts.evaluation) for facts in runs if facts.evaluation]
     labels = [curve.label for facts, found in scored for curve in _model_curves(facts, found, "psnr", True)]
-    assert labels == ["kth/first: best of 100 samples", "kth/second: best of 7 samples"]
+    assert labels == ["kth/first (best of 100)", "kth/second (best of 7)"]
     (baseline,) = _baselines(scored, "psnr")
     assert baseline.label == "last frame repeated"
     assert baseline.first_frame == 11
