@@ -25,6 +25,7 @@ from odevid.pictures.curves import COLOURS
 from odevid.studies.projection import Projection
 
 TIME = "viridis"
+APART = 0.1  # of the plane's extent: samples that begin nearer to each other share one name
 
 
 def save_latent_png(
@@ -36,7 +37,7 @@ def save_latent_png(
         projections: each of N * B * T points, in that order of axes.
         shape_NBT: samples, clips, times (one per frame from the first on).
         num_given: the first times that are of given frames.
-        names: of the clips; written where their first sample begins.
+        names: of the clips; written where their samples begin.
 
     Raises:
         ValueError: no projection, or not N * B * T points.
@@ -65,17 +66,15 @@ def save_latent_png(
 
 
 def _draw(axes: Axes, points_NBT2: np.ndarray, num_given: int, names: Sequence[str], norm: BoundaryNorm) -> None:
-    """Lines and points of all trajectories."""
+    """Lines and points of all trajectories; longer ones have smaller points."""
     num_frames = points_NBT2.shape[2]
-    frames = np.arange(1, num_frames + 1)
-    for clip, name in enumerate(names):
+    frames, smaller = np.arange(1, num_frames + 1), min(1.0, 20 / num_frames)
+    parts = ((slice(0, num_given), "s", style.GIVEN), (slice(num_given, None), "o", style.PREDICTED))
+    for clip in range(len(names)):
         colour = COLOURS[clip % len(COLOURS)]
         for points_T2 in points_NBT2[:, clip]:
             axes.plot(points_T2[:, 0], points_T2[:, 1], color=colour, linewidth=0.9, alpha=0.55, zorder=1)
-            for part, marker, edge in (
-                (slice(0, num_given), "s", style.GIVEN),
-                (slice(num_given, None), "o", style.PREDICTED),
-            ):
+            for part, marker, edge in parts:
                 axes.scatter(
                     points_T2[part, 0],
                     points_T2[part, 1],
@@ -83,22 +82,33 @@ def _draw(axes: Axes, points_NBT2: np.ndarray, num_given: int, names: Sequence[s
                     cmap=TIME,
                     norm=norm,
                     marker=marker,
-                    s=26 if marker == "s" else 18,
+                    s=(26 if marker == "s" else 18) * smaller,
                     edgecolors=[tuple(value / 255 for value in edge)],
-                    linewidths=0.8,
+                    linewidths=0.8 * smaller,
                     zorder=2,
                 )
-        axes.annotate(
-            name,
-            points_NBT2[0, clip, 0],
-            xytext=(6, 6),
-            textcoords="offset points",
-            fontsize=9,
-            fontweight="bold",
-            color=colour,
-            path_effects=[withStroke(linewidth=2.5, foreground="white")],
-            zorder=3,
-        )
+    _write_names(axes, points_NBT2[:, :, 0], names, APART * np.ptp(points_NBT2, axis=(0, 1, 2)))
+
+
+def _write_names(axes: Axes, starts_NB2: np.ndarray, names: Sequence[str], apart_2: np.ndarray) -> None:
+    """Each clip's name where its samples begin, once for those that begin at one place."""
+    for clip, name in enumerate(names):
+        named: list[np.ndarray] = []
+        for start_2 in starts_NB2[:, clip]:
+            if any((np.abs(start_2 - other_2) <= apart_2).all() for other_2 in named):
+                continue
+            named.append(start_2)
+            axes.annotate(
+                name,
+                start_2,
+                xytext=(6, 6),
+                textcoords="offset points",
+                fontsize=9,
+                fontweight="bold",
+                color=COLOURS[clip % len(COLOURS)],
+                path_effects=[withStroke(linewidth=2.5, foreground="white")],
+                zorder=3,
+            )
 
 
 def _label(axes: Axes, projection: Projection) -> None:

@@ -15,6 +15,7 @@ from odevid.pictures import style
 from odevid.pictures.style import Colour, Frames
 
 BACKGROUND = 0.35  # of the brightness of what stands still
+GAIN = 2.0  # of what moves on a background that is not black: people and arms are seldom white on black
 BLACK = 0.1  # mean of the median over time below which a video is taken to have a black background
 
 
@@ -33,7 +34,8 @@ def trajectory_image(frames_TCHW: Frames, at_most: int = 8, scale: int = 1) -> n
 
     What differs from the background is shown in the colour of its moment: of several moments that of the largest
     value, of equal ones the latest.
-    The background is black where the video is dark, else the median over time, shown as a dim grey.
+    The background is black where the video is dark, else the median over time, shown as a dim grey, and differences
+    from it are doubled.
 
     Args:
         frames_TCHW: uint8, or float in [0, 1].
@@ -46,9 +48,10 @@ def trajectory_image(frames_TCHW: Frames, at_most: int = 8, scale: int = 1) -> n
     frames = torch.as_tensor(frames_TCHW)
     grey_THW = style.to_rgb(frames[None])[0].astype(np.float32).mean(axis=-1) / 255
     still_HW = np.median(grey_THW, axis=0)
-    still_HW = np.zeros_like(still_HW) if still_HW.mean() < BLACK else still_HW
+    is_dark = still_HW.mean() < BLACK
+    still_HW = np.zeros_like(still_HW) if is_dark else still_HW
     chosen = moments(len(grey_THW), at_most)
-    moved_THW = np.abs(grey_THW[chosen] - still_HW)
+    moved_THW = np.abs(grey_THW[chosen] - still_HW) * (1.0 if is_dark else GAIN)
     latest_HW = len(chosen) - 1 - moved_THW[::-1].argmax(axis=0)
     tinted_HW3 = moved_THW.max(axis=0)[..., None] * time_colours(len(chosen))[latest_HW]
     picture = np.clip(tinted_HW3 + BACKGROUND * still_HW[..., None], 0, 1)
