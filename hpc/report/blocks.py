@@ -87,7 +87,7 @@ class Commands:
 
 @dataclass(frozen=True)
 class Details:
-    """Closed until somebody wants it; printed in full."""
+    """Closed until somebody opens it."""
 
     title: str
     text: str

@@ -163,8 +163,13 @@ def _records(folder: RunFolder, troubles: list[str]) -> list[Record]:
 
 
 def _evaluations(folder: RunFolder, troubles: list[str]) -> list[Evaluation]:
-    found = []
-    for path in evaluations_in(folder.evaluation):
+    found: list[Evaluation] = []
+    try:
+        paths = evaluations_in(folder.evaluation)
+    except ValueError as error:
+        troubles.append(f"{folder.evaluation} holds a folder substeps-N whose N is no number: {error}")
+        return found
+    for path in paths:
         try:
             found.append(Evaluation(path, read_scores(path)))
         except (ConfigError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from hpc.report.facts import RunFacts
 
@@ -172,7 +172,7 @@ def _panel(axes: Axes, name: str, runs: Sequence[RunFacts], curves: Sequence[Ser
     axes.set_title(LABELS.get(name, name.partition("/")[2]), loc="left", fontsize=9)
     axes.tick_params(labelsize=7.5, length=2.5, colors="#444c56")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.ticklabel_format(axis="x", style="plain", useOffset=False)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(color="#e3e7eb", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -451,3 +451,8 @@ def test_neither_deepspeed_nor_without_scores_torch_is_imported(tmp_path):
         "assert not {'torch', 'deepspeed', 'wandb'} & {*sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code, str(bare.path)], check=True, cwd=ROOT)
+
+
+def test_a_folder_of_scores_with_a_strange_name_does_not_stop_the_report(run):
+    add_evaluation(run, name="substeps-many")
+    assert "holds a folder substeps-N whose N is no number" in report(run).words
