@@ -25,6 +25,11 @@ class VideoModel(nn.Module, ABC):
 
     config: SRVPConfig
 
+    @property
+    def own_substeps(self) -> int | None:
+        """Solver steps per frame in training, which `substeps` of a prediction refines; None: there is no time step."""
+        return None
+
     @abstractmethod
     def draw_noise(self, num_clips: int, num_frames: int, generator: torch.Generator) -> dict[str, Tensor]:
         """All randomness of one training step, drawn on the CPU for the global batch.

@@ -45,9 +45,9 @@ def run_frame_rate(loaded: LoadedRun, options: StudyOptions) -> list[Path]:
     Raises:
         NotForThisRun: the model has no time step that could be refined.
     """
-    settings = loaded.config.model
-    if settings.dynamics != "residual":
-        raise NotForThisRun(f"model.dynamics={settings.dynamics} maps frame to frame and has no time step to refine")
+    own = loaded.model.own_substeps
+    if own is None:
+        raise NotForThisRun("its model maps frame to frame: there is no time step to refine")
     clips = read_clips(loaded, options, CLIPS)
     fine = {
         factor: predict_fine(
@@ -55,7 +55,7 @@ def run_frame_rate(loaded: LoadedRun, options: StudyOptions) -> list[Path]:
             clips.context_BTCHW,
             clips.n_future,
             factor,
-            matching_substeps(settings.n_euler_steps, factor),
+            matching_substeps(own, factor),
             generator=generators(options, clips),
         )
         for factor in FACTORS
@@ -65,7 +65,7 @@ def run_frame_rate(loaded: LoadedRun, options: StudyOptions) -> list[Path]:
     files = save_animation(options.folder, "rates", _moving(fine, clips), FPS * max(FACTORS))
     files.append(_strip(options.folder / "strip.png", fine, clips))
     files.append(_frames(options.folder / "frames.csv", fine, clips))
-    tables, note = _tables(loaded, options.folder)
+    tables, note = _tables(loaded, options.folder, own)
     what = (
         "Frame rate: predictions at once, twice and four times the frame rate of the data, the time step of the "
         f"solver refined to match; frames between the data's times have a blue border. {note}"
@@ -155,9 +155,8 @@ def _frames(path: Path, fine: Mapping[int, FineFrames], clips: Clips) -> Path:
     return write_table(path, ("clip", "factor", "substeps", "frame", "rms_change"), lines)
 
 
-def _tables(loaded: LoadedRun, folder: Path) -> tuple[list[Path], str]:
+def _tables(loaded: LoadedRun, folder: Path, own: int) -> tuple[list[Path], str]:
     """The scores over step sizes as files, and a sentence about them; the missing ones are named on the terminal."""
-    own = loaded.config.model.n_euler_steps
     scored = _scored(loaded.folder.evaluation, own)
     missing = [step for step in STEPS if step not in scored]
     if missing:

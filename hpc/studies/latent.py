@@ -28,8 +28,6 @@ def run_latent(loaded: LoadedRun, options: StudyOptions) -> list[Path]:
         NotForThisRun: the model has no latent state, or one of a single dimension.
     """
     model = latent_model(loaded)
-    if loaded.config.model.ny < 2:
-        raise NotForThisRun("its state has one dimension (model.ny=1): there is nothing to project")
     clips = read_clips(loaded, options, CLIPS)
     latent = model.infer(
         clips.context_BTCHW,
@@ -38,6 +36,8 @@ def run_latent(loaded: LoadedRun, options: StudyOptions) -> list[Path]:
         generator=generators(options, clips),
     )
     states_NBTD = model.trajectory(latent, range(clips.num_given + clips.n_future))
+    if states_NBTD.shape[-1] < 2:
+        raise NotForThisRun("its state has one dimension: there is nothing to project")
     check_finite(states_NBTD, loaded)
     shape_NBT = (states_NBTD.shape[0], states_NBTD.shape[1], states_NBTD.shape[2])
     points_PD = states_NBTD.flatten(0, 2)

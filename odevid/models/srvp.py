@@ -229,6 +229,11 @@ class SRVP(LatentModel):
             yield frames_nBTCHW
 
     @property
+    def own_substeps(self) -> int | None:
+        """Euler steps per frame; None under MLP and GRU dynamics."""
+        return self.config.n_euler_steps if self.dynamics.has_substeps else None
+
+    @property
     def has_content(self) -> bool:
         """True with w or with skips."""
         return self.config.content_variable or self.config.skip_connections

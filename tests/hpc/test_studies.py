@@ -21,6 +21,7 @@ from hpc.scores import Cost, FvdScores, Score, Scores
 from hpc.studies.clips import generators, read_clips
 from hpc.studies.command import main as study
 from hpc.studies.registry import STUDIES, NotForThisRun, StudyOptions, find_study
+from odevid.dynamics import GRUDynamics
 from odevid.pictures import style
 
 pytestmark = pytest.mark.multiprocess
@@ -197,7 +198,7 @@ def test_models_that_cannot_be_taken_apart_or_have_no_time_step_are_refused(run)
     for name in ("content-swap", "interpolation", "latent"):
         with pytest.raises(NotForThisRun, match="no latent state"):
             find_study(name).load()(plain, options)
-    loaded.config.model.dynamics = "gru"
+    loaded.model.dynamics = GRUDynamics(4, 3)
     with pytest.raises(NotForThisRun, match="no time step"):
         find_study("frame-rate").load()(loaded, options)
 

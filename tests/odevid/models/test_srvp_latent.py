@@ -56,6 +56,11 @@ def test_a_free_trajectory_starts_at_y_0_and_owes_nothing_to_the_later_frames_of
     torch.testing.assert_close(model.trajectory(one, [0], free=True)[:, :, 0], one.initial_NBD, rtol=0, atol=0)
 
 
+def test_the_models_own_time_step_is_that_of_its_training():
+    configs = (tiny(), tiny_vgg(), tiny(dynamics="mlp", l2_res=0.0))
+    assert [SRVP(config).own_substeps for config in configs] == [1, 2, None]
+
+
 def test_a_free_trajectory_is_stepped_by_hand():
     model = _build(tiny_vgg()).eval()
     latent = model.infer(video(1, CONTEXT, 3), n_future=1, generator=_seeds(1))
