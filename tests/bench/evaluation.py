@@ -53,7 +53,7 @@ from hpc.evaluation import evaluate
 from hpc.noise import step_generator
 from hpc.protocol import Protocol
 from hpc.rendezvous import Ranks
-from hpc.scores import MODEL, Cost
+from hpc.scores import MODEL
 from odevid.config import SRVPConfig, published_srvp
 from odevid.models.srvp import SRVP, load_published
 from shards.source import Fetched
@@ -402,29 +402,58 @@ def _import_test(official: Path) -> ModuleType:
 
 
 def _print_scaling(shapes: Sequence[Shape], ranks: Sequence[int], repeats: int) -> None:
-    """A row per shape and number of processes: wall-clock and CPU, and what share of the ideal speed that is."""
+    """A row per shape and number of processes; the first number is what the others are compared with.
+
+    The busiest rank's CPU-seconds say what the wall-clock would be with a core for each, also where other work runs.
+    """
     rows = []
     for shape in shapes:
-        costs: dict[int, list[Cost]] = {size: [] for size in ranks}
+        costs: dict[int, list[RanksCost]] = {size: [] for size in ranks}
         for _ in range(repeats):
             for size in ranks:
                 costs[size].append(on_ranks(size, _cost, shape)[0])
-        wall = {size: statistics.median(cost.wall_s for cost in several) for size, several in costs.items()}
-        cpu = {size: statistics.median(cost.cpu_s for cost in several) for size, several in costs.items()}
-        first = ranks[0]
+        first = RanksCost.median(costs[ranks[0]])
         for size in ranks:
-            efficiency = wall[first] * first / (wall[size] * size)
-            numbers = (f"{wall[size]:.1f}", f"{cpu[size]:.1f}", f"{wall[first] / wall[size]:.2f}", f"{efficiency:.0%}")
-            rows.append([str(shape), str(size), *numbers])
-    print(table(["videos x samples", "ranks", "wall s", "CPU s, all ranks", "times faster", "of ideal"], rows))
+            cost = RanksCost.median(costs[size])
+            faster, lighter = first.wall_s / cost.wall_s, first.busiest_cpu_s / cost.busiest_cpu_s
+            seconds = (f"{cost.wall_s:.1f}", f"{cost.cpu_s:.1f}", f"{cost.busiest_cpu_s:.1f}")
+            rows.append([str(shape), str(size), *seconds, f"{faster:.2f}", f"{lighter:.2f}"])
+    heads = [
+        "videos x samples",
+        "ranks",
+        "wall s",
+        "CPU-s, all ranks",
+        "CPU-s, busiest",
+        "wall, times",
+        "busiest, times",
+    ]
+    print(table(heads, rows))
     print(f"{repeats} repeats in turns, load {os.getloadavg()[0]:.1f} at the end, {os.cpu_count()} cores", flush=True)
 
 
-def _cost(world: World, shape: Shape) -> Cost:
+@dataclass(frozen=True)
+class RanksCost:
+    """What an evaluation took on several ranks."""
+
+    wall_s: float
+    cpu_s: float
+    busiest_cpu_s: float
+
+    @classmethod
+    def median(cls, several: Sequence[RanksCost]) -> RanksCost:
+        columns = zip(*((each.wall_s, each.cpu_s, each.busiest_cpu_s) for each in several), strict=True)
+        return cls(*map(statistics.median, columns))
+
+
+def _cost(world: World, shape: Shape) -> RanksCost:
     model = load_published(checkpoint(shape.config), shape.config).to(world.device)
-    world.barrier()
     clips = Clips.of(shape)
-    return evaluate(model, clips, protocol_of(shape), world, autocast=contextlib.nullcontext).cost  # type: ignore[arg-type]
+    world.barrier()
+    clock = Clock()
+    evaluate(model, clips, protocol_of(shape), world, autocast=contextlib.nullcontext)  # type: ignore[arg-type]
+    found = world.gather(clock.found({}))
+    cpu_s = [each.cpu_s for each in found]
+    return RanksCost(max(each.wall_s for each in found), sum(cpu_s), max(cpu_s))
 
 
 if __name__ == "__main__":
