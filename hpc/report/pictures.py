@@ -6,8 +6,11 @@ In: a run. Out: galleries whose pictures are data URIs. A file that is no pictur
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Iterator
 from pathlib import Path
+
+from PIL import Image
 
 from hpc.report.blocks import Block, Figure, Gallery, Paragraph
 from hpc.report.commands import LAUNCH, evaluate_command
@@ -15,6 +18,7 @@ from hpc.report.facts import RunFacts
 
 MAX_BYTES = 24 * 2**20
 """Of one picture inside the page."""
+SCREEN_DPI = 96.0
 MAGIC = {b"\x89PNG\r\n\x1a\n": "image/png", b"GIF87a": "image/gif", b"GIF89a": "image/gif"}
 PICTURES = (".png", ".gif")
 CAPTIONS = {
@@ -30,19 +34,21 @@ def data_uri(content: bytes) -> str | None:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}" if kind else None
 
 
-def size_of(content: bytes) -> tuple[int, int]:
-    """Width and height in pixels, of the header of a PNG or GIF."""
-    if content.startswith(b"\x89PNG"):
-        return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
-    return int.from_bytes(content[6:8], "little"), int.from_bytes(content[8:10], "little")
+def figure(content: bytes, alt: str, caption: str = "", scale: float | None = None) -> Figure | None:
+    """A picture inside the page; None if it is none.
 
-
-def figure(content: bytes, alt: str, caption: str = "", scale: float = 1.0) -> Figure | None:
-    """A picture at `scale` times its size in pixels; None if it is none."""
+    Args:
+        scale: pixels of the page per pixel; None: as its resolution says (plots are drawn finer than a screen), else 1.
+    """
     uri = data_uri(content)
-    if uri is None or len(content) < 26:
+    if uri is None:
         return None
-    return Figure(uri, alt, caption, round(size_of(content)[0] * scale))
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            dpi = picture.info.get("dpi", (SCREEN_DPI, SCREEN_DPI))[0]
+            return Figure(uri, alt, caption, round(picture.width * (scale or min(1.0, SCREEN_DPI / dpi))))
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
 
 
 def of_evaluation(run: RunFacts) -> list[Block]:

@@ -321,6 +321,7 @@ def test_pictures_of_evaluation_studies_and_validation_are_inside(run):
     study = run.studies / "content-swap"
     study.mkdir(parents=True)
     Image.new("RGB", (50, 20)).save(study / "swap.png")
+    Image.new("RGB", (600, 20)).save(study / "plot.png", dpi=(150, 150))
     (study / "caption.txt").write_text("Motion of one, content of another.\n")
     (run.pictures / "samples-000000020.gif").write_bytes(b"GIF89a, but an old one")
     Image.new("L", (11, 13)).save(run.pictures / "samples-000000040.gif")
@@ -329,6 +330,7 @@ def test_pictures_of_evaluation_studies_and_validation_are_inside(run):
     assert {(36, 24), (50, 20), (11, 13)} <= sizes
     assert any(picture.format == "GIF" and picture.n_frames == 2 for picture in page.pictures)
     assert "content swap" in page.words
+    assert 'alt="content swap, plot.png" width="384"' in run.report.read_text(), "600 / 150 inches of 96 pixels"
     assert "Motion of one, content of another." in page.words
 
 
