@@ -91,7 +91,7 @@ class Scores:
     """Everything that an evaluation found."""
 
     about: dict[str, Any]
-    """step, config, code, date, command."""
+    """step, config, code, date, data, torch."""
     protocol: dict[str, Any]
     """num_clips, clips_of_split, num_context, num_frames, samples, seed, substeps, metrics, ..."""
     table: list[Score]
@@ -142,4 +142,4 @@ def read_scores(folder: Path) -> Scores:
 def evaluations_in(folder: Path) -> list[Path]:
     """Folders with scores below RUN/evaluation: the model's own time step first, then substeps-1, substeps-2, ..."""
     found = [path.parent for path in [*folder.glob(SCORES), *folder.glob(f"substeps-*/{SCORES}")]]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]) if path != folder else 0)
+    return sorted(found, key=lambda path: (len(path.name), path.name) if path != folder else (0, ""))

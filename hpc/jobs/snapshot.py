@@ -14,7 +14,7 @@ from pathlib import Path
 from hpc.version import VERSION_FILE, code_version
 
 PACKAGES = ("hpc", "odevid", "shards", "configs")
-SUFFIXES = (".py", ".yaml", ".typed")
+SUFFIXES = (".py", ".yaml", ".typed", ".j2", ".css")
 
 
 def code_root() -> Path:

@@ -1,4 +1,4 @@
-"""The scores of an evaluation in the run's W&B run: summary values, two tables, and the GIF.
+"""The scores of an evaluation in the run's W&B run: summary values, two tables, and the pictures.
 
     Scores, curves.npz --`findings_of`--> Findings --> python -m hpc.tracking.wandb_mirror SPEC evaluation --> W&B
 
@@ -33,6 +33,7 @@ from hpc.tracking.wandb_mirror import ERROR, EVALUATION, Findings
 
 UNREADABLE = (OSError, ValueError, KeyError, zipfile.BadZipFile)
 """What reading scores.json (a ConfigError is a ValueError) and curves.npz may raise."""
+PICTURE_NAMES = {"GIF": "samples", "MP4": "samples_mp4", "strip": "samples_strip"}
 TIMEOUT_S = 120.0
 """For all that W&B does: starting, uploading, ending."""
 
@@ -66,10 +67,14 @@ def findings_of(scores: Scores, where: Path) -> Findings:
         UNREADABLE: curves.npz is missing or damaged.
     """
     section = "test" if where.name == "evaluation" else f"test-{where.name}"
-    gif = scores.files.get("GIF", "")
     values = {f"{section}/{name}": value for name, value in _values(scores).items()}
     tables = {f"{section}/scores": _score_table(scores), f"{section}/videos": _video_table(where / CURVES)}
-    return Findings(values=values, tables=tables, videos={f"{section}/samples": str(where / gif)} if gif else {})
+    pictures = {
+        f"{section}/{PICTURE_NAMES.get(what, what.replace(' ', '_'))}": str(where / file)
+        for what, file in scores.files.items()
+        if file.endswith((".gif", ".mp4", ".png"))
+    }
+    return Findings(values=values, tables=tables, pictures=pictures)
 
 
 def _values(scores: Scores) -> dict[str, Any]:

@@ -68,8 +68,8 @@ class Findings(TypedDict):
     values: dict[str, Any]
     tables: dict[str, Any]
     """Each {"columns": names, "data": lines}."""
-    videos: dict[str, str]
-    """Files."""
+    pictures: dict[str, str]
+    """Files: GIF, MP4 or PNG."""
 
 
 class MirrorError(RuntimeError):
@@ -247,9 +247,10 @@ def write_findings(run: Any, findings: Findings) -> None:
 
     shown: dict[str, Any] = dict(findings["values"])
     shown |= {name: wandb.Table(table["columns"], table["data"]) for name, table in findings["tables"].items()}
-    for name, file in findings["videos"].items():
+    for name, file in findings["pictures"].items():
+        kind = Path(file).suffix.lstrip(".")
         if Path(file).is_file():
-            shown[name] = wandb.Video(file, format=Path(file).suffix.lstrip("."))
+            shown[name] = wandb.Image(file) if kind == "png" else wandb.Video(file, format=kind)
     run.summary.update(shown)
 
 

@@ -336,10 +336,11 @@ def test_rows_that_died_with_wandbs_service_are_made_up_for_by_the_next_attempt(
 
 
 def an_evaluation(run_dir: Path, name: str = "") -> tuple[Scores, Path]:
-    """Scores of three videos with two predicted frames, and a GIF."""
+    """Scores of three videos with two predicted frames, a GIF and a strip."""
     where = run_dir / "evaluation" / name
     where.mkdir(parents=True)
     Image.new("L", (8, 8)).save(where / "samples.gif")
+    Image.new("RGB", (8, 8), "red").save(where / "samples.png")
     psnr = np.array([[20.0, 22.0], [30.0, 32.0], [np.inf, 40.0]], np.float32)
     scores = Scores(
         about={"step": 40},
@@ -352,7 +353,7 @@ def an_evaluation(run_dir: Path, name: str = "") -> tuple[Scores, Path]:
         cost=Cost(6.0, 5.0, 2, "cpu", 12),
         fvd=FvdScores(250.5, 3.25, [250.0, 251.0], 3, 400),
         absent={"lpips": "no weights: put them there"},
-        files={"GIF": "samples.gif"},
+        files={"GIF": "samples.gif", "strip": "samples.png"},
     )
     arrays = {"best/psnr": psnr, "best_sample/psnr": np.array([3, 0, 1]), "keys": np.array(["a", "b", "c"])}
     scores.save(where, arrays)
@@ -390,6 +391,8 @@ def check_findings(found: dict, folder: Path, where: Path) -> None:
     assert found["test/s_per_video_and_sample"] == 1.0, "6 s on 2 ranks for 12 samples"
     assert found["test/not_computed/lpips"] == "no weights: put them there"
     assert (folder / "files" / found["test/samples"]["path"]).read_bytes() == (where / "samples.gif").read_bytes()
+    strip = folder / "files" / found["test/samples_strip"]["path"]
+    assert Image.open(strip).convert("RGB").getpixel((3, 3)) == (255, 0, 0)
     table = rows_of(found["test/scores"], folder)
     assert table["columns"][:4] == ["method", "metric", "unit", "mean"]
     assert table["data"][1] == ["single", "ssim", "", 0.5, 0.125, 0.25, 3, 4]
