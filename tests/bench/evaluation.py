@@ -15,7 +15,7 @@ Each lives in its own process (so that peak memory is its own); they take turns.
 stops at the last score. CPU-seconds are of the process, user and system, all threads. The released code takes its noise
 from our generators, so both must find the same best PSNR and SSIM for each video: the largest difference is printed.
 With --ranks our evaluation alone, shared out over processes of one thread each. With --device cuda the clock is the
-wall's, and our own evaluation that draws one sample at a time is a third side.
+wall's, memory is the GPU's, and our own evaluation that draws one sample at a time is a third side. fp32, without TF32.
 
 Axis letters: N samples, B clips, T frames, C channels, H height, W width.
 """
@@ -204,7 +204,7 @@ class Side:
         return found
 
     def finish(self) -> float:
-        """End the process; its peak resident memory, in MiB."""
+        """End the process; its peak memory in MiB: resident, or on the GPU what was allocated."""
         self.pipe.send("finish")
         peak = float(self.pipe.recv())
         self.process.join()
@@ -214,6 +214,7 @@ class Side:
 def _serve(pipe: Connection, name: str, shape: Shape, official: Path | None, device: str) -> None:
     """Body of a side's process: answer "evaluate" with `Found`, "finish" with peak memory."""
     torch.set_num_threads(1)
+    torch.backends.cudnn.allow_tf32 = False
     if name == RELEASED:
         assert official is not None
         run = released(shape, official, device)
@@ -221,7 +222,12 @@ def _serve(pipe: Connection, name: str, shape: Shape, official: Path | None, dev
         run = ours(shape, device, chunk=1 if name == ONE_BY_ONE else 0)
     while pipe.recv() == "evaluate":
         pipe.send(run())
-    pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    on_gpu = device == "cuda"
+    pipe.send(torch.cuda.max_memory_allocated() / 2**20 if on_gpu else _peak_resident_mib())
+
+
+def _peak_resident_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def checkpoint(config: SRVPConfig) -> dict[str, Tensor]:
