@@ -97,7 +97,7 @@ class WindowedSsim:
         Raises TypeError or ValueError where the frames do not fit the target's.
         """
         check_pair(prediction, self._target)
-        if prediction.ndim > self._target.ndim and prediction.device.type == "cpu":  # what lies in the caches is quicker
+        if prediction.ndim > self._target.ndim and prediction.device.type == "cpu":  # caches like small pieces
             return torch.stack([self(sample) for sample in prediction])
         with torch.autocast(prediction.device.type, enabled=False):
             origin, centred, mean, variance = self._statistics(prediction)
