@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+from hpc.evaluation.scores import REPEAT, SINGLE, VELOCITY, Scores, read_scores
 from hpc.run_folder import RunFolder, new_run_folder
-from hpc.scores import REPEAT, SINGLE, VELOCITY, Scores, read_scores
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIRED_IMPROVEMENT = 0.30

@@ -135,7 +135,7 @@ class Task:
 
             return doctor_rank(world, folder.path, config), 0, None
         if self.verb == "evaluate":
-            from hpc.evaluate import evaluate_run
+            from hpc.evaluation.verb import evaluate_run
 
             return 0, *evaluate_run(config, folder, world, stop, watchdog)
         from hpc.train import train

@@ -28,15 +28,15 @@ from hpc.data import (
     to_unit_range,
 )
 from hpc.distributed import World, peak_memory_bytes
-from hpc.evaluation import Evaluation, EvaluationStopped, Watch, evaluate
+from hpc.evaluation.evaluate import Evaluation, EvaluationStopped, Watch, evaluate
+from hpc.evaluation.protocol import protocol_of
+from hpc.evaluation.results import write_validation_pictures
 from hpc.guard import Guard
 from hpc.health.preflight import preflight
 from hpc.identity import first_change
 from hpc.jobs.attempts import note_training
 from hpc.plan import plan_batches
-from hpc.protocol import protocol_of
 from hpc.recipes import MicroBatch, StepResult, build_recipe
-from hpc.results import write_validation_pictures
 from hpc.run_folder import RunFolder
 from hpc.saving import Saver
 from hpc.schedule import lr_factor

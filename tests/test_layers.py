@@ -48,7 +48,7 @@ def test_each_heavy_library_is_imported_in_one_module_only(library, home):
         "hpc.task",
         "hpc.jobs.submit",
         "hpc.stop",
-        "hpc.scores",
+        "hpc.evaluation.scores",
         "hpc.report.command",
         "hpc.report.page",
         "hpc.studies.command",

@@ -18,11 +18,11 @@ import yaml
 from hpc import config as configs
 from hpc.config import Config, ConfigError
 from hpc.data import dataset_root, is_remote
+from hpc.evaluation.scores import SCORES, Scores, evaluations_in, read_scores
 from hpc.given_runs import short_name
 from hpc.jobs.facts import Facts, ask_slurm, gather
 from hpc.jobs.standing import state_of
 from hpc.run_folder import RunFolder
-from hpc.scores import SCORES, Scores, evaluations_in, read_scores
 from hpc.tracking.journal import JournalError, Record, journal_files, parse, surviving
 
 

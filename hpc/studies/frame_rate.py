@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from hpc.evaluation.scores import Score, Scores, evaluations_in, read_scores
 from hpc.given_runs import LoadedRun
 from hpc.predicting.sampling import check_finite
-from hpc.scores import Score, Scores, evaluations_in, read_scores
 from hpc.studies.clips import FPS, Clips, generators, read_clips, write_caption, write_table
 from hpc.studies.registry import NotForThisRun, StudyOptions
 from odevid.pictures import style

@@ -25,8 +25,8 @@ import numpy as np
 
 from hpc import config as configs
 from hpc.config import Config
+from hpc.evaluation.scores import CURVES, Scores
 from hpc.run_folder import RunFolder
-from hpc.scores import CURVES, Scores
 from hpc.tracking import strict_json
 from hpc.tracking.mirror import command_and_environ, spec_of
 from hpc.tracking.wandb_mirror import ERROR, EVALUATION, Findings

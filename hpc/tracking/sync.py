@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpc.scores import evaluations_in, read_scores
+from hpc.evaluation.scores import evaluations_in, read_scores
 from hpc.tracking.evaluation_mirror import UNREADABLE, findings_of
 from hpc.tracking.journal import CURRENT, JournalError, Record, read_records, surviving
 from hpc.tracking.wandb_mirror import MirrorSpec, choose_mode, new_id, open_run, write_findings, write_record

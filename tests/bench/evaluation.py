@@ -49,11 +49,11 @@ import torch
 from torch import Tensor
 
 from hpc.distributed import World
-from hpc.evaluation import evaluate
+from hpc.evaluation.evaluate import evaluate
+from hpc.evaluation.protocol import Protocol
+from hpc.evaluation.scores import MODEL
 from hpc.noise import step_generator
-from hpc.protocol import Protocol
 from hpc.rendezvous import Ranks
-from hpc.scores import MODEL
 from odevid.config import SRVPConfig, published_srvp
 from odevid.models.srvp import SRVP, load_published
 from shards.source import Fetched

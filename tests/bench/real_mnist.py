@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from hpc.scores import REPEAT, read_scores
+from hpc.evaluation.scores import REPEAT, read_scores
 from odevid.baselines import repeat_mean_frame, training_mean_frame
 from odevid.metrics.interval import interval_over_videos
 from odevid.metrics.psnr import psnr

@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from hpc import config as configs
+from hpc.evaluation.scores import Cost, CurveScores, FvdScores, Score, Scores
 from hpc.jobs.attempts import Attempt, Submission, note_end, note_start, note_submission, note_training
 from hpc.run_folder import RunFolder
-from hpc.scores import Cost, CurveScores, FvdScores, Score, Scores
 from hpc.tracking.journal import Journal
 
 HOUR = 3600.0

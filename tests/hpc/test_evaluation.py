@@ -14,13 +14,13 @@ import torch
 
 from hpc.config import ConfigError, EvalConfig
 from hpc.distributed import World
-from hpc.evaluation import Evaluation, EvaluationStopped, Watch, evaluate
-from hpc.evaluation_parts import PartStore
+from hpc.evaluation.evaluate import Evaluation, EvaluationStopped, Watch, evaluate
+from hpc.evaluation.parts import PartStore
+from hpc.evaluation.protocol import FRAMES_AT_ONCE, Protocol, share_of
+from hpc.evaluation.results import format_table, table_rows, write_results
+from hpc.evaluation.scorers import Scorers, fvd_scores, scorers_for
+from hpc.evaluation.scores import read_scores
 from hpc.noise import step_generator
-from hpc.protocol import FRAMES_AT_ONCE, Protocol, share_of
-from hpc.results import format_table, table_rows, write_results
-from hpc.scorers import Scorers, fvd_scores, scorers_for
-from hpc.scores import read_scores
 from odevid import build_model
 from odevid.config import SRVPConfig
 from odevid.metrics.best_of import PSNR, SSIM

@@ -20,12 +20,12 @@ import pytest
 import torch
 from torch import Tensor
 
-import hpc.protocol
+import hpc.evaluation.protocol
 from hpc.distributed import World
-from hpc.evaluation import Evaluation, evaluate
-from hpc.protocol import FRAMES_AT_ONCE, Protocol
+from hpc.evaluation.evaluate import Evaluation, evaluate
+from hpc.evaluation.protocol import FRAMES_AT_ONCE, Protocol
+from hpc.evaluation.scorers import Scorers
 from hpc.rendezvous import Ranks
-from hpc.scorers import Scorers
 from odevid.metrics.best_of import PSNR, SSIM, Metric
 from odevid.models.srvp import SRVP
 from shards.source import Fetched
@@ -165,7 +165,7 @@ class Handed:
 
 @pytest.mark.parametrize(("samples", "predicted"), [(1, 4), (20, 4), (5, 23), (3, 24), (2, 60)])
 def test_a_model_hands_over_few_frames_at_once_whatever_n_and_t(samples, predicted, monkeypatch):
-    monkeypatch.setattr(hpc.protocol, "FRAMES_AT_ONCE", 24)
+    monkeypatch.setattr(hpc.evaluation.protocol, "FRAMES_AT_ONCE", 24)
     model, handed = _model(), Handed()
     handed.watch(model, monkeypatch)
     source = Noise(frames=GIVEN + predicted)
@@ -184,7 +184,7 @@ def test_no_protocol_asks_for_more_frames_than_the_limit(batch, samples, predict
 
 def peak_mib(samples: int, predicted: int) -> float:
     """Score two clips, 256 frames at a time, in this process; the most memory that it ever held."""
-    hpc.protocol.FRAMES_AT_ONCE = 256
+    hpc.evaluation.protocol.FRAMES_AT_ONCE = 256
     torch.set_num_threads(1)
     protocol = Protocol(2, GIVEN, GIVEN + predicted, samples=samples, batch=16, clips_of_split=2)
     _evaluate(_model(res_gain=0.1), Noise(2, GIVEN + predicted), protocol)

@@ -15,9 +15,9 @@ from PIL import GifImagePlugin, Image
 
 from hpc.cli import main
 from hpc.config import ConfigError
+from hpc.evaluation.scores import Cost, FvdScores, Score, Scores
 from hpc.given_runs import LoadedRun, load_run
 from hpc.run_folder import RunFolder
-from hpc.scores import Cost, FvdScores, Score, Scores
 from hpc.studies.clips import generators, read_clips
 from hpc.studies.command import main as study
 from hpc.studies.registry import STUDIES, NotForThisRun, StudyOptions, find_study

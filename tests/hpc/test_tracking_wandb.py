@@ -21,8 +21,8 @@ from PIL import Image
 
 from hpc import config as configs
 from hpc.config import LogConfig
+from hpc.evaluation.scores import Cost, FvdScores, Score, Scores
 from hpc.run_folder import RunFolder
-from hpc.scores import Cost, FvdScores, Score, Scores
 from hpc.tracking import evaluation_mirror
 from hpc.tracking import mirror as mirrors
 from hpc.tracking.__main__ import main

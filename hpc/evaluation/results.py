@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hpc.evaluation import Evaluation
-from hpc.evaluation_parts import Picture
-from hpc.scores import CENTROID, MODEL, REPEAT, SINGLE, VELOCITY, CurveScores, FvdScores, Score, Scores
+from hpc.evaluation.evaluate import Evaluation
+from hpc.evaluation.parts import Picture
+from hpc.evaluation.scores import CENTROID, MODEL, REPEAT, SINGLE, VELOCITY, CurveScores, FvdScores, Score, Scores
 from odevid.metrics.interval import Interval, interval_per_frame
 from odevid.pictures.curves import Curve, save_curves_csv, save_curves_png
 from odevid.pictures.gif import save_gif, save_mp4

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from hpc.config import ConfigError, EvalConfig
 from hpc.distributed import World
-from hpc.protocol import Protocol
-from hpc.scores import FvdScores
+from hpc.evaluation.protocol import Protocol
+from hpc.evaluation.scores import FvdScores
 from odevid.metrics.best_of import PSNR, SSIM, Metric
 from odevid.metrics.frechet import Moments
 from odevid.metrics.fvd import BATCH, Features, FrechetVideoDistance, I3DFeatures

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hpc.scores import MODEL, SINGLE
+from hpc.evaluation.scores import MODEL, SINGLE
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from hpc.data import to_unit_range
 from hpc.distributed import World
-from hpc.evaluation_parts import (
+from hpc.evaluation.parts import (
     Chosen,
     ClipPart,
     ClipScores,
@@ -30,10 +30,10 @@ from hpc.evaluation_parts import (
     by_clip,
     join,
 )
+from hpc.evaluation.protocol import Protocol, Share, share_of
+from hpc.evaluation.scorers import Scorers, features_of
+from hpc.evaluation.scores import CENTROID, MODEL, REPEAT, SINGLE, VELOCITY, Cost
 from hpc.noise import step_generator
-from hpc.protocol import Protocol, Share, share_of
-from hpc.scorers import Scorers, features_of
-from hpc.scores import CENTROID, MODEL, REPEAT, SINGLE, VELOCITY, Cost
 from odevid.baselines import constant_velocity, extrapolate_centroid, repeat_last_frame
 from odevid.metrics.best_of import PSNR, BestOf
 from odevid.metrics.centroid import centroid_error, intensity_centroid

@@ -20,14 +20,14 @@ from hpc import config as configs
 from hpc.config import Config, ConfigError
 from hpc.data import ensure_dataset, open_split
 from hpc.distributed import World
-from hpc.evaluation import Evaluation, EvaluationStopped, Watch, evaluate
-from hpc.evaluation_parts import PartStore
+from hpc.evaluation.evaluate import Evaluation, EvaluationStopped, Watch, evaluate
+from hpc.evaluation.parts import PartStore
+from hpc.evaluation.protocol import Protocol, protocol_of
+from hpc.evaluation.results import format_table, table_rows, write_results
+from hpc.evaluation.scorers import FRECHET_CACHE, Scorers, fvd_scores, scorers_for
+from hpc.evaluation.scores import FvdScores
 from hpc.export import load_predictor
-from hpc.protocol import Protocol, protocol_of
-from hpc.results import format_table, table_rows, write_results
 from hpc.run_folder import RunFolder
-from hpc.scorers import FRECHET_CACHE, Scorers, fvd_scores, scorers_for
-from hpc.scores import FvdScores
 from hpc.stop import StopCause, StopFlag
 from hpc.tracking.console import progress_bar
 from hpc.version import code_version
