@@ -11,7 +11,8 @@ bounced yet; the model continues it many times, for several digits on the same t
 True futures are drawn by the generator from the state at the last given frame. Positions are measured in whole pixels,
 as the generator draws: odevid/studies/motion.py.
 
-Options: --count states (or --clips, their numbers), --samples futures of each state and digit, eval.test_num_frames.
+Options: --count states (or --clips, their numbers), --samples futures of each state and digit, --digits of them,
+eval.test_num_frames.
 
 Source: E. Denton and R. Fergus, "Stochastic Video Generation with a Learned Prior" (ICML 2018), supplement, figures 3
 and 4; there the speeds are distributed otherwise, in a table that was not published.
@@ -139,6 +140,7 @@ def setting_of(loaded: LoadedRun, options: StudyOptions) -> Setting:
     """
     Raises:
         NotForThisRun: as `run_motion`.
+        ConfigError: there are not so many digits.
     """
     config = loaded.config
     needed = "the study follows one known digit: it needs a run on Moving MNIST with data.moving_mnist.digits=1"
@@ -156,7 +158,9 @@ def setting_of(loaded: LoadedRun, options: StudyOptions) -> Setting:
             f"{root} stores clips, and the study draws its own with the digits: give data.root= of a dataset that was "
             "built with --sequences 0 (the default of python -m shards build moving-mnist)"
         )
-    digits = min(DIGITS, len(source.bank))
+    if options.digits > len(source.bank):
+        raise ConfigError(f"--digits {options.digits}: {root} has {len(source.bank)} that training has not seen")
+    digits = options.digits or min(DIGITS, len(source.bank))
     return Setting(source, num_given, num_frames, digits, options.samples or SAMPLES, options.seed)
 
 

@@ -34,8 +34,14 @@ class StudyOptions:
     count: int = 0
     """Or how many of them, from the first on."""
     samples: int = 0
-    """Futures per clip."""
+    """Futures per clip, for a study that takes them."""
+    digits: int = 0
+    """Digits on each trajectory, for a study that takes them."""
     seed: int = 1
+
+
+OPTIONS = {"samples": "futures per clip", "digits": "different digits on each trajectory"}
+"""Options that only some studies take: what they count."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,8 @@ class Study:
     name: str
     summary: str
     function: str
+    takes: tuple[str, ...] = ()
+    """Options beyond those of every study, of OPTIONS."""
 
     def load(self) -> RunStudy:
         """The function."""
@@ -61,9 +69,14 @@ STUDIES: tuple[Study, ...] = (
     Study("content-swap", "the motion of one video with the content of another", "hpc.studies.swap:run_swap"),
     Study("interpolation", "roll-outs between two initial states", "hpc.studies.interpolation:run_interpolation"),
     Study("frame-rate", "doubled, quadrupled frame rate; scores by time step", "hpc.studies.frame_rate:run_frame_rate"),
-    Study("latent", "latent trajectories in 2-D: PCA, t-SNE, UMAP", "hpc.studies.latent:run_latent"),
-    Study("diversity", "how much the samples of a video differ", "hpc.studies.diversity:run_diversity"),
-    Study("motion", "moves of a known digit over samples; --count initial states", "hpc.studies.motion:run_motion"),
+    Study("latent", "latent trajectories in 2-D: PCA, t-SNE, UMAP", "hpc.studies.latent:run_latent", ("samples",)),
+    Study("diversity", "how much the samples of a video differ", "hpc.studies.diversity:run_diversity", ("samples",)),
+    Study(
+        "motion",
+        "moves of a known digit over samples; --count initial states",
+        "hpc.studies.motion:run_motion",
+        ("samples", "digits"),
+    ),
 )
 
 

@@ -25,7 +25,7 @@ from odevid.dynamics import GRUDynamics
 from odevid.pictures import style
 
 pytestmark = pytest.mark.multiprocess
-COST = Cost(wall_s=1.0, cpu_s=1.0, ranks=1, device="cpu", scored=12)
+COST = Cost(1.0, 1.0, 1, "cpu", 12)
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {
     "content-swap": {"matrix.gif", "matrix.mp4", "strip.png", "scores.csv", "caption.txt"},
@@ -58,7 +58,8 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_study_writes_its_files_and_says_so(run, capsys, name):
-    assert main(["study", name, f"run={run}", "--count", "2", "--samples", "3", "--device", "cpu"]) == 0
+    samples = ["--samples", "3"] if "samples" in find_study(name).takes else []
+    assert main(["study", name, f"run={run}", "--count", "2", *samples, "--device", "cpu"]) == 0
     folder = run / "studies" / name
     assert {path.name for path in folder.iterdir()} == FILES[name]
     printed = capsys.readouterr().out
@@ -166,6 +167,33 @@ class TestAll:
         assert "latent.png" in printed
         assert "left out content-swap: its model decodes frames from the state alone" in printed
 
+    def test_goes_on_after_a_study_that_fails_and_tells_that_it_did(self, run, capsys, monkeypatch):
+        monkeypatch.setattr("hpc.studies.command.STUDIES", [find_study("interpolation"), find_study("latent")])
+        assert study(["all", f"run={run}", "--count", "3", "--samples", "1"]) == 1
+        printed = capsys.readouterr().out
+        assert "latent.png" in printed
+        assert "left out interpolation: 3 clips: interpolation takes pairs" in printed
+        monkeypatch.setattr("hpc.studies.command.STUDIES", [find_study("interpolation")])
+        assert study(["all", f"run={run}", "--count", "3"]) == 2
+
+    def test_passes_options_on_to_the_studies_that_take_them(self, run, monkeypatch):
+        asked = {}
+
+        def noted(self):
+            def run_study(_loaded, options):
+                asked[self.name] = (options.count, options.samples, options.digits)
+                return []
+
+            return run_study
+
+        monkeypatch.setattr("hpc.studies.registry.Study.load", noted)
+        assert study(["all", f"run={run}", "--count", "2", "--samples", "7", "--digits", "5"]) == 0
+        assert asked == {
+            **dict.fromkeys(("content-swap", "interpolation", "frame-rate"), (2, 0, 0)),
+            **dict.fromkeys(("latent", "diversity"), (2, 7, 0)),
+            "motion": (2, 7, 5),
+        }
+
     def test_fails_when_nothing_fits(self, run, monkeypatch, capsys):
         monkeypatch.setattr("hpc.studies.command.STUDIES", [find_study("content-swap")])
         monkeypatch.setattr("odevid.models.srvp.SRVP.has_content", False)
@@ -182,6 +210,14 @@ def test_what_is_typed_wrong_is_said(run):
         (["latent", f"run={run}", "--clips", "0,999999"], "the test split has clips 0 to"),
         (["latent", f"run={run}", "--clips", "0", "--count", "2"], "give one of them"),
         (["latent", f"run={run}", "--count", "-1"], "expected at least 1"),
+        (["diversity", f"run={run}", "--count", "0"], "--count 0: expected at least 1"),
+        (["diversity", f"run={run}", "--samples", "0"], "--samples 0: expected at least 1"),
+        (["all", f"run={run}", "--digits", "0"], "--digits 0: expected at least 1"),
+        (["latent", f"run={run}", "--clips", "1", "--count", "0"], "give one of them"),
+        (["content-swap", f"run={run}", "--samples", "7"], "means nothing to content-swap: leave it out"),
+        (["interpolation", f"run={run}", "--samples", "7"], "it is for latent, diversity, motion"),
+        (["frame-rate", f"run={run}", "--samples", "7"], "means nothing to frame-rate"),
+        (["diversity", f"run={run}", "--digits", "3"], "means nothing to diversity: leave it out; it is for motion"),
         (["interpolation", f"run={run}", "--clips", "0,1,2"], "takes pairs"),
         (["content-swap", f"run={run}", "--clips", "0"], "takes at least 2"),
         (["diversity", f"run={run}", "--samples", "1"], "at least 2"),

@@ -127,6 +127,15 @@ def test_a_model_that_stands_still_has_all_moves_at_zero(data: Path, tmp_path: P
     assert len({frame.numpy().tobytes() for frame in context[:, 0]}) == 10, "not ten different digits"
 
 
+def test_takes_as_many_digits_as_are_asked_for(data: Path, tmp_path: Path) -> None:
+    model = Mover([np.zeros((3 * 2, FRAMES - GIVEN, 2), np.int64)])
+    run_motion(loaded_of(data, tmp_path, model), options_of(tmp_path, count=1, samples=2, digits=3))
+    assert len({frame.numpy().tobytes() for frame in model.contexts[0][:, 0]}) == len(model.contexts[0]) == 3
+    assert {row["futures"] for row in rows_of(tmp_path)} == {3 * 2}
+    with pytest.raises(ConfigError, match=r"--digits 999999: .* that training has not seen"):
+        setting_of(loaded_of(data, tmp_path, nn.Identity()), options_of(tmp_path, digits=999999))
+
+
 def test_states_go_straight_while_given_and_bounce_later(data: Path, tmp_path: Path) -> None:
     setting = setting_of(loaded_of(data, tmp_path, nn.Identity()), options_of(tmp_path))
     for state in find_states(setting, 6):
