@@ -74,19 +74,19 @@ def _failed(codes: list[int | None], folder: RunFolder) -> int:
     failed = {rank: code for rank, code in enumerate(codes) if code}
     for rank, code in failed.items():
         print(f"rank {rank} ended with code {code}; ending the others", file=sys.stderr)
-        if rank:
-            print(_last_lines(folder.logs / f"rank-{rank}.log"), file=sys.stderr)
+        if rank and (said := _last_lines(folder.logs / f"rank-{rank}.log")):
+            print(said, file=sys.stderr)
     sys.stderr.flush()
     code = next(iter(failed.values()))
     return code if code > 0 else 128 - code
 
 
 def _last_lines(log: Path, count: int = 15) -> str:
-    """The end of a rank's output, which is where it says why it ended."""
+    """The end of a rank's output, which is where it says why it ended; nothing where it said nothing."""
     with log.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 16_384))
         lines = file.read().decode(errors="replace").splitlines()[-count:]
-    return "\n".join([f"the end of {log}:", *(f"    {line}" for line in lines)])
+    return "\n".join([f"the end of {log}:", *(f"    {line}" for line in lines)]) if any(lines) else ""
 
 
 @contextlib.contextmanager

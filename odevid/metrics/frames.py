@@ -39,7 +39,8 @@ def check_frames(name: str, frames: Tensor) -> None:
 
 
 def check_pair(prediction: Tensor, target: Tensor) -> None:
-    """Refuse predictions and targets whose frames differ; leading axes may broadcast (samples against one target).
+    """Refuse predictions and targets whose frames differ, or whose leading axes do not broadcast (samples against one
+    target do).
 
     Raises TypeError or ValueError, naming both shapes.
     """
@@ -50,6 +51,13 @@ def check_pair(prediction: Tensor, target: Tensor) -> None:
             f"prediction has frames TCHW {tuple(prediction.shape[-4:])}, target has {tuple(target.shape[-4:])}; "
             "these must be equal"
         )
+    try:
+        torch.broadcast_shapes(prediction.shape[:-4], target.shape[:-4])
+    except RuntimeError as error:
+        raise ValueError(
+            f"prediction has shape {tuple(prediction.shape)}, target has {tuple(target.shape)}: their axes before TCHW "
+            "do not broadcast; expected as many videos in both, such as NBTCHW samples against a BTCHW target"
+        ) from error
 
 
 def check_unit_range(name: str, frames: Tensor) -> None:

@@ -3,6 +3,14 @@
 In: real and generated videos BTCHW, uint8 or float in [0, 1], whole or chunk by chunk. Out: one distance per set of
 generated videos, and an interval over several sets. Any other feature function takes I3D's place.
 
+Checked without the published weights: the network, whose logits are those of two published ports on made-up weights,
+the resizing, the distance. Unchecked until somebody has the weights: the published distances of black videos from white
+ones, 64x64. These are 151.39 for 8 videos of 30 frames with TF-Hub's network, 151.26 with StyleGAN-V's TorchScript port
+of it (README of JunyaoHu/common_metrics_on_video_quality, which allows 1 between versions of PyTorch), and "around 131"
+for 16 videos of 15 frames (example.py of google-research/frechet_video_distance). The test is
+`test_of_zeros_against_ones_is_the_published_value` in tests/odevid/test_metrics_fvd.py; it runs with `pytest -m slow`
+and i3d_pretrained_400.pt in $ODEVID_WEIGHTS, and is skipped elsewhere.
+
 Legend: B videos, T frames, C channels, H rows, W columns, D features.
 """
 
@@ -30,18 +38,19 @@ Videos = Tensor | Iterable[Tensor]
 """Videos BTCHW, or any number of such chunks, which are taken one by one."""
 
 
-def _check_videos(videos_BTCHW: Tensor) -> None:
+def _check_videos(videos_BTCHW: Tensor, name: str = "videos") -> None:
     if not isinstance(videos_BTCHW, Tensor):
-        raise TypeError(f"videos are a {type(videos_BTCHW).__name__}; expected a tensor: torch.as_tensor(videos)")
+        kind = f"{type(videos_BTCHW).__module__}.{type(videos_BTCHW).__qualname__}"
+        raise TypeError(f"{name} is {kind}; expected a tensor: write torch.as_tensor({name})")
     if videos_BTCHW.ndim != 5 or videos_BTCHW.shape[2] not in (1, 3) or videos_BTCHW.numel() == 0:
         raise ValueError(
-            f"videos have shape {tuple(videos_BTCHW.shape)}; expected BTCHW with 1 or 3 channels, not empty"
+            f"{name} has shape {tuple(videos_BTCHW.shape)}; expected BTCHW with 1 or 3 channels, not empty"
         )
     if videos_BTCHW.dtype == torch.uint8:
         return
     if not torch.is_floating_point(videos_BTCHW):
-        raise TypeError(f"videos have dtype {videos_BTCHW.dtype}; expected uint8, or floats in [0, 1]")
-    check_unit_range("videos", videos_BTCHW)
+        raise TypeError(f"{name} has dtype {videos_BTCHW.dtype}; expected uint8, or floats in [0, 1]")
+    check_unit_range(name, videos_BTCHW)
 
 
 def _check_length(videos_BTCHW: Tensor) -> None:
@@ -221,14 +230,15 @@ def fvd(
         FileNotFoundError: no weights; it says which file belongs where.
         TypeError, ValueError: other dtypes, shapes or values; too few frames; fewer than two videos.
     """
+    _check_videos(real, "real")
+    _check_videos(generated, "generated")
     if conditioning is not None:
+        _check_videos(conditioning, "conditioning")
         real = _with_conditioning("real", real, conditioning)
         generated = _with_conditioning("generated", generated, conditioning)
     if real.shape[1:] != generated.shape[1:]:
         raise ValueError(f"real videos {tuple(real.shape)} and generated {tuple(generated.shape)} differ beyond B")
-    for videos_BTCHW in (real, generated):
-        _check_videos(videos_BTCHW)
-        _check_length(videos_BTCHW)
+    _check_length(real)  # generated ones are as long
     if min(len(real), len(generated)) < 2:
         raise ValueError(f"FVD needs at least 2 videos a side, here are {len(real)} and {len(generated)}")
     distance = FrechetVideoDistance(I3DFeatures(load_i3d(weights, run_code=run_code), device), batch)

@@ -24,6 +24,9 @@ from torch import Tensor, nn
 from odevid.metrics.i3d import I3D
 from odevid.metrics.weights import WeightFile, find_weights, read_tensors
 
+ELSEWHERE = ", or the file itself, wherever it is, with weights=FILE"
+"""The end of what is said where the file is missing."""
+
 FILE = WeightFile(
     "I3D of Kinetics-400, VideoGPT's port of TF-Hub's",
     ("i3d_pretrained_400.pt",),
@@ -124,10 +127,16 @@ def is_torchscript(path: Path) -> bool:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
+def _is_folder(path: Path) -> bool:
+    """Whether a path names a folder: it is one, or nothing is there and it looks like one."""
+    return path.is_dir() or not (path.exists() or path.suffix)
+
+
 def load_i3d(path: str | Path | None = None, *, run_code: bool = False) -> nn.Module:
     """The network with the weights at `path`: a file, or a folder that holds `i3d_pretrained_400.pt`.
 
-    By default the folder is $ODEVID_WEIGHTS, or else ~/.cache/odevid/weights. State dicts are read as plain tensors. A
+    By default the folder is $ODEVID_WEIGHTS, or else ~/.cache/odevid/weights. What is not there counts as a folder if
+    its name has no suffix. State dicts are read as plain tensors. A
     TorchScript file (`i3d_torchscript.pt`) is a program: loading it and every forward pass run the code in it. It is
     opened only when `path` is that file and `run_code` is true; trust its source.
 
@@ -139,10 +148,15 @@ def load_i3d(path: str | Path | None = None, *, run_code: bool = False) -> nn.Mo
         PermissionError: a TorchScript file without `run_code=True`.
         ValueError: a file that holds anything else.
     """
-    if path is None or Path(path).expanduser().is_dir():
-        (path,) = find_weights("FVD", [FILE], path)
+    if path is None or _is_folder(Path(path).expanduser()):
+        (path,) = find_weights("FVD", [FILE], path, ELSEWHERE)
     path = Path(path).expanduser()
-    if not (path.is_file() and is_torchscript(path)):
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"FVD: {path}: no such file of weights. Put there {FILE.names[0]} ({FILE.what}, from {FILE.url}), "
+            "or name another file or its folder with weights="
+        )
+    if not is_torchscript(path):
         return from_state_dict(read_tensors(path), str(path))
     if not run_code:
         raise PermissionError(

@@ -230,5 +230,6 @@ def lpips(prediction: Tensor, target: Tensor, *, net: str = "alex", weights: Wei
         FileNotFoundError: no weights; it says which file belongs where.
         TypeError, ValueError: frames that are not float in [0, 1], of other shapes, or too small for the network.
     """
+    check_pair(prediction, target)
     backbone, heads = _paths(net, weights)
     return _built(net, (backbone, heads), prediction.device)(prediction, target)

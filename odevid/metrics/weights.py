@@ -34,10 +34,13 @@ def weight_folders() -> list[Path]:
     return [Path(folder).expanduser() for folder in (named, DEFAULT_FOLDER) if folder]
 
 
-def find_weights(purpose: str, files: Sequence[WeightFile], folder: str | Path | None = None) -> tuple[Path, ...]:
+def find_weights(
+    purpose: str, files: Sequence[WeightFile], folder: str | Path | None = None, or_else: str = ""
+) -> tuple[Path, ...]:
     """Paths of `files`, in their order, in `folder` or, if that is None, in `weight_folders()`.
 
-    Raises FileNotFoundError, which starts with `purpose` and names each missing file, its place and its address.
+    Raises FileNotFoundError, which starts with `purpose`, names each missing file, its place and its address, and ends
+    with `or_else`, what else there is to type.
     """
     folders = weight_folders() if folder is None else [Path(folder).expanduser()]
     found = [_first(file, folders) for file in files]
@@ -47,7 +50,7 @@ def find_weights(purpose: str, files: Sequence[WeightFile], folder: str | Path |
         raise FileNotFoundError(
             f"{purpose} needs weights, which are never fetched by themselves and are not in "
             f"{' or '.join(map(str, folders))}. Put there:\n{wanted}\n"
-            f"or name another folder with weights= or ${FOLDER_VARIABLE}"
+            f"or name another folder with weights= or ${FOLDER_VARIABLE}{or_else}"
         )
     return tuple(path for path in found if path is not None)
 

@@ -28,6 +28,15 @@ def test_the_last_words_of_a_failed_rank_come_to_the_terminal_also_when_rank_0_f
     assert said.count("long ago") < 20
 
 
+def test_no_heading_stands_above_what_a_rank_did_not_say(tmp_path, capfd):
+    folder = RunFolder(tmp_path)
+    folder.create()
+    (folder.logs / "rank-1.log").touch()
+    ranks = [subprocess.Popen([sys.executable, "-c", f"import sys; sys.exit({code})"]) for code in (0, 130)]
+    assert _wait(ranks, folder) == 130
+    assert capfd.readouterr().err == "rank 1 ended with code 130; ending the others\n"
+
+
 def test_a_rank_ended_by_a_signal_gives_the_shells_exit_code(tmp_path):
     folder = RunFolder(tmp_path)
     rank = subprocess.Popen([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])

@@ -90,6 +90,10 @@ class TestVideos:
             (FRAMES * 4 - 2, r"prediction has values in \[-2, 1\.9\d*\]; expected \[0, 1\]$"),
             (FRAMES / 0, r"prediction has values in \[.*inf\]; expected \[0, 1\]$"),
             (FRAMES[:, :2], r"prediction has frames TCHW \(2, 1, 16, 16\), target has \(3, 1, 16, 16\)"),
+            (
+                FRAMES[[0, 1, 0]],
+                r"prediction has shape \(3, 3, 1, 16, 16\), target has \(2, 3, 1, 16, 16\): .*broadcast",
+            ),
             (FRAMES[0, 0], r"prediction has shape \(1, 16, 16\); expected axes ...TCHW"),
         ],
     )
@@ -124,5 +128,7 @@ def test_lpips_and_fvd_by_their_package_names_refuse_bad_videos():
     clips = torch.rand(2, 8, 3, 64, 64)
     with pytest.raises(ValueError, match=r"prediction has values in .*Write prediction / 255"):
         odevid.metrics.lpips(clips * 255, clips, weights=shared_data("lpips"))
+    with pytest.raises(ValueError, match=r"prediction has shape .* target has .* do not broadcast"):
+        odevid.metrics.lpips(clips[[0, 1, 0]], clips)
     with pytest.raises(ValueError, match="differ beyond B"):
         odevid.metrics.fvd(clips, clips[:, :7])

@@ -179,6 +179,10 @@ class TestFvd:
         real = make_videos(4, 0)
         with pytest.raises(ValueError, match="differ beyond B"):
             fvd(real, make_videos(4, 1, channels=3), weights=script, run_code=True)
+        with pytest.raises(TypeError, match=r"real is builtins.list; expected a tensor: write torch.as_tensor\(real\)"):
+            fvd([1], [2])
+        with pytest.raises(TypeError, match=r"conditioning is numpy\.ndarray; expected a tensor"):
+            fvd(real, real, conditioning=real.numpy(), weights=script, run_code=True)
         with pytest.raises(ValueError, match="8 frames; FVD needs at least 9"):
             fvd(real[:, :8], real[:, :8], weights=script, run_code=True)
         with pytest.raises(ValueError, match="at least 2 videos a side, here are 4 and 1"):

@@ -146,8 +146,16 @@ class TestReaders:
         with pytest.raises(FileNotFoundError) as caught:
             load_i3d()
         assert str(tmp_path / "mine" / "i3d_pretrained_400.pt") in str(caught.value)
-        with pytest.raises(FileNotFoundError, match=r"nothing\.pt"):
+        with pytest.raises(FileNotFoundError, match=r"nothing\.pt: no such file.*Put there i3d_pretrained_400.pt"):
             load_i3d(tmp_path / "nothing.pt")
+
+    def test_name_the_file_of_a_folder_that_is_not_there_and_how_to_name_another(self, tmp_path):
+        with pytest.raises(FileNotFoundError) as caught:
+            load_i3d(tmp_path / "nope")
+        told = str(caught.value)
+        assert f"  {tmp_path / 'nope' / 'i3d_pretrained_400.pt'}  (I3D of Kinetics-400" in told
+        assert "name another folder with weights=" in told
+        assert told.endswith("or the file itself, wherever it is, with weights=FILE")
 
     def test_refuse_other_networks_by_name(self, weights):
         public = as_piergiaj(weights)

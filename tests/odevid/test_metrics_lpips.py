@@ -196,6 +196,10 @@ class TestBadFrames:
         with pytest.raises(ValueError, match=r"2 channels; LPIPS takes 3 \(RGB\) or 1 \(grey, repeated to 3\)"):
             alex.features(videos(2, channels=2))
 
+    def test_what_is_no_tensor(self):
+        with pytest.raises(TypeError, match=r"prediction is builtins.list; expected a tensor: write torch.as_tensor"):
+            lpips([1], [2])
+
     def test_integers(self, alex):
         with pytest.raises(TypeError, match=r"write frames.float\(\) / 255"):
             alex.features(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
