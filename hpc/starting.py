@@ -53,7 +53,9 @@ def make_folder(config: Config, folder: RunFolder, request: Request) -> str:
     return resume
 
 
-def make_task(verb: str, folder: RunFolder, config: Config, use_gpu: bool, resume: str = "auto") -> Task:
+def make_task(
+    verb: str, folder: RunFolder, config: Config, use_gpu: bool, resume: str = "auto", typed: str = ""
+) -> Task:
     """What the ranks will run: the code and the configuration as they are now, whatever is launched later."""
     from hpc.task import Task
 
@@ -61,7 +63,7 @@ def make_task(verb: str, folder: RunFolder, config: Config, use_gpu: bool, resum
     name = f"submitted/{verb}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.yaml"
     folder.submitted.mkdir(exist_ok=True)
     configs.save(config, folder.path / name)
-    return Task(verb, str(folder.path), use_gpu, resume, name)
+    return Task(verb, str(folder.path), use_gpu, resume, name, typed)
 
 
 def warn_of_other_jobs(folder: RunFolder, request: Request) -> None:
@@ -96,7 +98,8 @@ def start(
     world_size = world_size_of(config, request)
     if request.where == "debug":
         config.watchdog.enabled = False  # somebody thinks at a breakpoint
-    task = make_task(verb, folder, config, uses_gpus(config, request), resume)
+    typed = f"python hpc/launch.py {shlex.join(request.typed)}"
+    task = make_task(verb, folder, config, uses_gpus(config, request), resume, typed)
     if request.where == "slurm":
         from hpc.jobs.submit import submit
 

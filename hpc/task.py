@@ -54,6 +54,8 @@ class Task:
     """auto, required or never: the wish of this launch until it has trained; what SLURM starts again then continues."""
     config_file: str = "config.yaml"
     """In the run folder."""
+    typed: str = ""
+    """The command that started it, to be typed again after a stop."""
 
     def __call__(self) -> Result:
         """Run on this rank until done or stopped."""
@@ -160,9 +162,10 @@ class Task:
     def _farewell(self, step: int, cause: StopCause | None) -> str:
         """Where things stand and what to type next."""
         if cause is not None:
-            again = f"{'resume' if self.verb == 'train' else self.verb} {shlex.quote(self.run_dir)}"
-            saved = ", saved" if self.verb == "train" else ""
-            return f"stopped at step {step} ({cause.label}){saved}; go on with: python hpc/launch.py {again}"
+            if self.verb != "train":
+                return f"stopped ({cause.label}) at {self.verb} of step {step}; go on with: {self.typed}"
+            again = f"python hpc/launch.py resume {shlex.quote(self.run_dir)}"
+            return f"stopped at step {step} ({cause.label}), saved; go on with: {again}"
         if self.verb == "doctor":
             return f"the doctor's findings are in {self.run_dir}/doctor.txt"
         if self.verb != "train":

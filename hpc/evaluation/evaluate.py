@@ -11,13 +11,14 @@ Legend: N samples, B clips, T predicted frames, C channels, H rows, W columns, D
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hpc.config import ConfigError
 from hpc.data import to_unit_range
 from hpc.distributed import World
 from hpc.evaluation.parts import (
@@ -128,7 +129,6 @@ def evaluate(
     Raises:
         EvaluationStopped: `watch.stopping` said so.
     """
-    began, cpu_before = time.perf_counter(), time.process_time()
     work = _Work(model, source, protocol, world.device, scorers or Scorers(), score_real, watch or Watch())
     done = world.on_rank_0(lambda: store.read(protocol.samples) if store else [])
     scored = {part.index for part in done}
@@ -145,15 +145,19 @@ def evaluate(
                 parts += found
                 if store is not None:
                     store.keep(found)
-    gathered = by_clip([*done, *(part for of_rank in world.gather(parts) for part in of_rank)])
-    joined = [join(of_clip, work.scorers.higher_is_better) for of_clip in gathered.values()]
-    cpu_s = sum(world.gather(time.process_time() - cpu_before))
-    wall_s = time.perf_counter() - began
+    every = [*done, *(part for of_rank in world.gather(parts) for part in of_rank)]
+    joined = [join(of_clip, work.scorers.higher_is_better) for of_clip in by_clip(every).values()]
     return Evaluation(
         protocol,
         work.scorers,
         [scores for scores, _ in joined],
-        Cost(world.broadcast(wall_s), cpu_s, world.size, device_name(world.device), len(left) * protocol.samples),
+        Cost(
+            sum(part.wall_s for part in every),
+            sum(part.cpu_s for part in every),
+            world.size,
+            device_name(world.device),
+            protocol.num_clips * protocol.samples,
+        ),
         [picture for _, picture in joined if picture is not None],
     )
 
@@ -178,15 +182,19 @@ class _Work:
 
     def score(self, indices: list[int], share: Share, done: int) -> list[ClipPart]:
         """This rank's samples of some clips. `done` of its work was done before."""
+        wall, cpu = time.perf_counter(), time.process_time()
         fetched = self.source.read(indices)
         video_BTCHW = to_unit_range({"video": torch.from_numpy(fetched.arrays["video"])}, self.device)["video"]
         video_BTCHW = video_BTCHW[:, : self.protocol.num_frames]
-        seen = self._look_at(video_BTCHW, indices, share, done)
+        seen = self._look_at(video_BTCHW, indices, fetched.keys, share, done)
         baselines: dict[str, dict[str, Tensor]] = {}
         if share.first_sample == 0:
             baselines = self._baselines(video_BTCHW, seen.best)
             if self.scorers.features is not None and self.score_real:
                 seen.real_BD = features_of(self.scorers.features, video_BTCHW)
+        wall, cpu = (
+            (now - then) / len(indices) for now, then in ((time.perf_counter(), wall), (time.process_time(), cpu))
+        )
         return [
             ClipPart(
                 index=index,
@@ -199,6 +207,8 @@ class _Work:
                     method: {name: curves_BT[row].cpu() for name, curves_BT in curves.items()}
                     for method, curves in baselines.items()
                 },
+                wall_s=wall,
+                cpu_s=cpu,
                 real_D=None if seen.real_BD is None else seen.real_BD[row],
                 generated={sample: features_BD[row] for sample, features_BD in seen.generated.items()},
                 picture=self._picture(video_BTCHW, seen, row) if index < self.protocol.pictures else None,
@@ -206,7 +216,7 @@ class _Work:
             for row, index in enumerate(indices)
         ]
 
-    def _look_at(self, video_BTCHW: Tensor, indices: list[int], share: Share, done: int) -> _Seen:
+    def _look_at(self, video_BTCHW: Tensor, indices: list[int], keys: Sequence[str], share: Share, done: int) -> _Seen:
         """Draw this rank's samples, a few at a time, and keep what is to be known of them."""
         protocol, features = self.protocol, self.scorers.features
         context, target = video_BTCHW[:, : protocol.num_context], video_BTCHW[:, protocol.num_context :]
@@ -214,6 +224,7 @@ class _Work:
         seen = _Seen(BestOf(self.scorers.metrics, target, keep_frames=pictured))
         for frames_NBTCHW in self._sampled(context, indices, share):
             clamped = frames_NBTCHW.float().clamp(0, 1)
+            _refuse_nan(clamped, keys)
             first = share.first_sample + seen.best.num_samples
             seen.best.update(clamped)
             if protocol.centroid:
@@ -291,6 +302,20 @@ class _Seen:
         """metric -> sum over the samples of its curves BT."""
         totals = self.best.totals
         return totals if self.centroids_BT is None else {**totals, CENTROID: self.centroids_BT}
+
+
+def _refuse_nan(frames_NBTCHW: Tensor, keys: Sequence[str]) -> None:
+    """
+    Raises:
+        ConfigError: a model that does not predict numbers.
+    """
+    broken_B = frames_NBTCHW.isnan().flatten(2).any(dim=2).any(dim=0)
+    if broken_B.any():
+        first = keys[int(broken_B.nonzero()[0])]
+        raise ConfigError(
+            f"the model predicts NaN for {int(broken_B.sum())} of {len(keys)} clips (first: {first}): its training "
+            "diverged; evaluate weights from before that: eval.checkpoint=best, or a run with a lower optimizer.lr"
+        )
 
 
 def _chosen(best: BestOf, row: int, first_sample: int) -> dict[str, Chosen]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,9 @@ class ClipPart:
     """metric (and "centroid") -> sum over the samples of its curve, float64 T."""
     baselines: dict[str, dict[str, Tensor]]
     """method -> metric -> curve T; in the first part of a clip only."""
+    wall_s: float
+    cpu_s: float
+    """What this part took: its share of a batch."""
     real_D: Tensor | None = None
     generated: dict[int, Tensor] = field(default_factory=dict)
     """set (the number of the sample) -> features D."""
@@ -135,12 +139,15 @@ class PartStore:
         self.folder = parent / f".parts-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
 
     def keep(self, parts: Sequence[ClipPart]) -> None:
-        """Write one file. Any rank, at any time."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Write one file. Any rank, at any time; a disk that refuses costs a warning, not the evaluation."""
         name = f"{parts[0].index:09d}-{parts[0].first_sample:06d}-{os.getpid()}"
         beside = self.folder / f".{name}.tmp"
-        torch.save([dataclasses.asdict(part) for part in parts], beside)
-        beside.replace(self.folder / f"{name}.pt")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            torch.save([dataclasses.asdict(part) for part in parts], beside)
+            beside.replace(self.folder / f"{name}.pt")
+        except (OSError, RuntimeError) as error:  # torch's zip writer raises the latter when the disk is full
+            print(f"WARNING: {self.folder}: {error}; a stop would cost the batch just scored", flush=True)
 
     def read(self, samples: int) -> list[ClipPart]:
         """Parts of those clips of which all `samples` samples are there."""
@@ -153,10 +160,11 @@ class PartStore:
 
     def clear(self) -> None:
         """Delete the folder: the results are written."""
-        for path in [*self.folder.glob("*.pt"), *self.folder.glob(".*.tmp")]:
-            path.unlink(missing_ok=True)
-        if self.folder.is_dir():
-            self.folder.rmdir()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def others(self) -> list[Path]:
+        """Folders of evaluations that were stopped and not gone on with: of other weights, or another protocol."""
+        return [path for path in sorted(self.folder.parent.glob(".parts-*")) if path != self.folder]
 
 
 def _whole(parts: Sequence[ClipPart], samples: int) -> list[ClipPart]:

@@ -6,6 +6,7 @@ In: an `Evaluation`. Out: files and the `Scores` that describe them; the table a
 from __future__ import annotations
 
 import csv
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,9 +15,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hpc.config import ConfigError
 from hpc.evaluation.evaluate import Evaluation
 from hpc.evaluation.parts import Picture
-from hpc.evaluation.scores import CENTROID, MODEL, REPEAT, SINGLE, VELOCITY, CurveScores, FvdScores, Score, Scores
+from hpc.evaluation.scores import (
+    CENTROID,
+    MODEL,
+    REPEAT,
+    SINGLE,
+    VELOCITY,
+    CurveScores,
+    FvdScores,
+    Score,
+    Scores,
+    read_scores,
+)
 from odevid.metrics.interval import Interval, interval_per_frame
 from odevid.pictures.curves import Curve, save_curves_csv, save_curves_png
 from odevid.pictures.gif import save_gif, save_mp4
@@ -65,6 +78,29 @@ def write_results(found: Evaluation, folder: Path, about: Mapping[str, object], 
     _write_table(folder / "metrics.csv", scores)
     scores.save(folder, _arrays(found))
     return scores
+
+
+def move_former(folder: Path, step: int, protocol: Mapping[str, object]) -> Path | None:
+    """Make room for new results: files of the same evaluation are deleted, those of another are moved to former-DATE/.
+
+    Returns:
+        Where another evaluation's files are now; None if there were none.
+    """
+    files = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+    try:
+        kept = read_scores(folder)
+        is_same = kept.about["step"] == step and kept.protocol == protocol
+    except (ConfigError, KeyError, TypeError, ValueError):
+        is_same = False
+    if is_same or not files:
+        for path in files:
+            path.unlink()
+        return None
+    former = folder / f"former-{time.strftime('%Y%m%d-%H%M%S')}"
+    former.mkdir(exist_ok=True)
+    for path in files:
+        path.rename(former / path.name)
+    return former
 
 
 def table_rows(scores: Scores) -> list[list[str]]:

@@ -70,20 +70,27 @@ class FvdScores:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the evaluation took."""
+    """What the evaluation took, over all attempts if it was stopped in between."""
 
-    wall_s: float
+    rank_s: float
+    """Seconds of ranks at work, added up."""
     cpu_s: float
-    """Of all ranks."""
+    """CPU-seconds of the same."""
     ranks: int
+    """Of the last attempt."""
     device: str
     scored: int
-    """Videos x samples that were scored in this time: not all, where an evaluation that was stopped went on."""
+    """Videos x samples."""
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds without interruption on that many ranks."""
+        return self.rank_s / self.ranks
 
     @property
     def s_per_video_and_sample(self) -> float:
-        """Seconds of all ranks together."""
-        return self.wall_s * self.ranks / max(1, self.scored)
+        """Seconds of one rank."""
+        return self.rank_s / self.scored
 
 
 @dataclass(frozen=True)

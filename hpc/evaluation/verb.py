@@ -23,7 +23,7 @@ from hpc.distributed import World
 from hpc.evaluation.evaluate import Evaluation, EvaluationStopped, Watch, evaluate
 from hpc.evaluation.parts import PartStore
 from hpc.evaluation.protocol import Protocol, protocol_of
-from hpc.evaluation.results import format_table, table_rows, write_results
+from hpc.evaluation.results import format_table, move_former, table_rows, write_results
 from hpc.evaluation.scorers import FRECHET_CACHE, Scorers, fvd_scores, scorers_for
 from hpc.evaluation.scores import FvdScores
 from hpc.export import load_predictor
@@ -114,10 +114,10 @@ class _Test:
 
     def run(self, world: World, watch: Watch) -> None:
         """Collective: score, and on rank 0 write and tell."""
-        real_is_known = world.on_rank_0(self._load_real)
+        real_is_known = world.on_rank_0(self._prepare)
         store = PartStore(self.where, self._identity(real_is_known))
         if world.rank == 0:
-            self._announce()
+            self._announce(store)
         with progress_bar("evaluate", enabled=world.rank == 0) as progress:
             found = evaluate(
                 self.model,
@@ -136,7 +136,24 @@ class _Test:
             self._report(found)
             store.clear()
 
-    def _announce(self) -> None:
+    def _prepare(self) -> bool:
+        """Whether the statistics of the true videos are known. Rank 0 only.
+
+        Raises:
+            ConfigError: the results cannot be written, which is to be known before the hours begin.
+        """
+        try:
+            self.where.mkdir(parents=True, exist_ok=True)
+            probe = self.where / ".can-be-written"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise ConfigError(
+                f"{self.where} cannot be written ({error}): mend that, or copy the run elsewhere"
+            ) from error
+        return self._load_real()
+
+    def _announce(self, store: PartStore) -> None:
         """N and what it means, before the hours begin."""
         protocol = self.protocol
         names = [metric.name for metric in self.scorers.metrics] + (["fvd"] if self.distance else [])
@@ -148,10 +165,18 @@ class _Test:
         )
         for name, why in self.scorers.absent.items():
             print(f"NOT COMPUTED: {name}: {why}")
+        for other in store.others():
+            print(f"NOTE: {other} holds parts of an evaluation of other weights or another protocol that was stopped")
 
     def _load_real(self) -> bool:
         """Whether the statistics of the true videos are known from an earlier evaluation."""
-        return self.distance is not None and self.distance.load_real(FRECHET_CACHE.expanduser(), self._real_name())
+        if self.distance is None:
+            return False
+        try:
+            return self.distance.load_real(FRECHET_CACHE.expanduser(), self._real_name())
+        except (OSError, ValueError) as error:
+            print(f"NOTE: statistics of the true videos are computed anew: {error}")
+            return False
 
     def _real_name(self) -> str:
         protocol = self.protocol
@@ -178,6 +203,9 @@ class _Test:
             "data": self.source.fingerprint,
             "torch": torch.__version__,
         }
+        protocol = {**asdict(self.protocol), "metrics": [metric.name for metric in self.scorers.metrics]}
+        if former := move_former(self.where, self.step, protocol):
+            print(f"the former evaluation, of other weights or another protocol, is now in {former}")
         scores = write_results(found, self.where, about, fvd)
         print(f"\nframes {self.protocol.num_context + 1} to {self.protocol.num_frames}; ± is 95 % over the clips")
         print(format_table(table_rows(scores)))
@@ -198,7 +226,12 @@ class _Test:
             return None
         if self.distance.real is None:
             features_ND = torch.stack([clip.real_D for clip in found.clips if clip.real_D is not None])
-            self.distance.set_real(Moments.of(features_ND), FRECHET_CACHE.expanduser(), self._real_name())
+            real = Moments.of(features_ND)
+            try:
+                self.distance.set_real(real, FRECHET_CACHE.expanduser(), self._real_name())
+            except (OSError, ValueError) as error:
+                print(f"NOTE: statistics of the true videos are not kept for the next evaluation: {error}")
+                self.distance.set_real(real)
         assert self.distance.real is not None
         sets = [
             torch.stack([clip.generated[number] for clip in found.clips]) for number in range(self.protocol.fvd_sets)

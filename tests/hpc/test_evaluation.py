@@ -14,10 +14,11 @@ import torch
 
 from hpc.config import ConfigError, EvalConfig
 from hpc.distributed import World
+from hpc.evaluation import verb
 from hpc.evaluation.evaluate import Evaluation, EvaluationStopped, Watch, evaluate
 from hpc.evaluation.parts import PartStore
 from hpc.evaluation.protocol import FRAMES_AT_ONCE, Protocol, share_of
-from hpc.evaluation.results import format_table, table_rows, write_results
+from hpc.evaluation.results import format_table, move_former, table_rows, write_results
 from hpc.evaluation.scorers import Scorers, fvd_scores, scorers_for
 from hpc.evaluation.scores import read_scores
 from hpc.noise import step_generator
@@ -186,6 +187,28 @@ def test_fvd_is_of_whole_videos_given_frames_first_and_alike_on_two_ranks():
     assert scores.mean == pytest.approx(sum(scores.sets) / 2)
 
 
+def test_a_cache_that_cannot_be_read_or_written_costs_a_note_not_the_evaluation(tmp_path, capsys, monkeypatch):
+    found = on_ranks(1, _with_fvd)[0]
+    blocked = tmp_path / "file"
+    blocked.touch()
+    tests = [
+        verb._Test(None, None, None, 3, Squares(), found.protocol, found.scorers, tmp_path)  # type: ignore[arg-type]
+        for _ in range(2)
+    ]
+    monkeypatch.setattr(verb, "FRECHET_CACHE", blocked / "below")
+    assert not tests[0]._load_real()
+    first = tests[0]._fvd(found)
+    assert "not kept for the next evaluation" in capsys.readouterr().out
+    monkeypatch.setattr(verb, "FRECHET_CACHE", tmp_path / "cache")
+    assert tests[0]._fvd(found) == first
+    tests[1]._fvd(found)
+    (kept,) = (tmp_path / "cache").iterdir()
+    assert tests[1]._load_real()
+    kept.write_bytes(b"no moments")
+    assert not tests[1]._load_real()
+    assert "computed anew" in capsys.readouterr().out
+
+
 def _scorers(world: World, settings: EvalConfig) -> Scorers | str:
     try:
         return scorers_for(settings, replace(PROTOCOL, num_frames=12), world)
@@ -265,10 +288,51 @@ def _stopped(world: World, store: Path) -> bool:
 
 def test_a_stop_that_one_rank_sees_ends_the_evaluation_on_all_and_it_goes_on_from_there(alone, tmp_path):
     assert on_ranks(2, _stopped, tmp_path) == [True, True]
+    kept = PartStore(tmp_path, "these weights").read(PROTOCOL.samples)
+    assert [part.index for part in kept] == [0, 1, 2, 3], "the first round of two ranks had scored two clips each"
     found = on_ranks(1, _evaluate, PROTOCOL, tmp_path)[0]
-    assert found.cost.scored == 4, "the first round of two ranks had scored two clips each"
+    assert found.cost.scored == 5 * 4
+    assert found.cost.rank_s > sum(part.wall_s for part in kept), "what was done before the stop has its cost, too"
     torch.testing.assert_close(_scores(found), _scores(alone), rtol=1e-5, atol=1e-5)
     assert torch.equal(found.pictures[0].truth_TCHW, alone.pictures[0].truth_TCHW)
+
+
+def test_a_disk_that_refuses_parts_costs_a_warning(tmp_path, capsys):
+    blocked = tmp_path / "file"
+    blocked.touch()
+    store = PartStore(blocked, "these weights")
+    part = on_ranks(1, _evaluate, replace(PROTOCOL, num_clips=1), tmp_path)[0]
+    store.keep(PartStore(tmp_path, "these weights").read(4))
+    assert part.clips
+    assert f"WARNING: {store.folder}" in capsys.readouterr().out
+
+
+def test_results_of_another_protocol_are_moved_aside_and_those_of_the_same_replaced(alone, tmp_path):
+    write_results(alone, tmp_path, {"step": 3})
+    protocol = read_scores(tmp_path).protocol
+    (tmp_path / "old.png").touch()
+    assert move_former(tmp_path, 3, protocol) is None
+    assert not list(tmp_path.iterdir()), "nothing stale stays beside the new"
+    write_results(alone, tmp_path, {"step": 3})
+    former = move_former(tmp_path, 3, {**protocol, "samples": 100})
+    assert former is not None
+    assert [path.name for path in tmp_path.iterdir()] == [former.name]
+    assert read_scores(former).protocol == protocol
+
+
+def _of_broken_weights(world: World) -> str:
+    model = _model()
+    with torch.no_grad():
+        next(model.parameters()).fill_(torch.nan)
+    with pytest.raises(ConfigError) as caught:
+        evaluate(model, Squares(), PROTOCOL, world, autocast=contextlib.nullcontext)  # type: ignore[arg-type]
+    return str(caught.value)
+
+
+def test_weights_that_predict_nan_are_told_with_the_clip_and_the_way_out():
+    message = on_ranks(1, _of_broken_weights)[0]
+    assert "first: clip-0" in message
+    assert "eval.checkpoint=best" in message
 
 
 def test_parts_of_other_weights_and_parts_of_clips_that_lack_samples_are_not_taken(tmp_path):

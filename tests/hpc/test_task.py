@@ -152,3 +152,8 @@ def test_the_signal_handlers_do_not_wait_for_torch():
     look = "import sys, hpc.task; print('torch' in sys.modules, 'omegaconf' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
+
+
+def test_a_stopped_evaluation_says_the_very_command_that_goes_on():
+    typed = "python hpc/launch.py evaluate run=x --ranks 2 eval.test_clips=40"
+    assert f"go on with: {typed}" in Task("evaluate", "x", typed=typed)._farewell(5, StopCause.INTERRUPT)
