@@ -350,7 +350,7 @@ def an_evaluation(run_dir: Path, name: str = "") -> tuple[Scores, Path]:
             Score("single", "ssim", "", 0.5, 0.125, 0.25, 3, 4),
         ],
         curves=[],
-        cost=Cost(6.0, 5.0, 2, "cpu", 12),
+        cost=Cost(12.0, 5.0, 2, "cpu", 12),
         fvd=FvdScores(250.5, 3.25, [250.0, 251.0], 3, 400),
         absent={"lpips": "no weights: put them there"},
         files={"GIF": "samples.gif", "strip": "samples.png"},
@@ -388,7 +388,7 @@ def check_findings(found: dict, folder: Path, where: Path) -> None:
     assert found["test/ssim_single"] == 0.5
     assert (found["test/fvd"], found["test/fvd_ci95"]) == (250.5, 3.25)
     assert (found["test/step"], found["test/num_clips"], found["test/num_samples"]) == (40, 3, 4)
-    assert found["test/s_per_video_and_sample"] == 1.0, "6 s on 2 ranks for 12 samples"
+    assert found["test/s_per_video_and_sample"] == 1.0, "12 s of ranks for 12 samples"
     assert found["test/not_computed/lpips"] == "no weights: put them there"
     assert (folder / "files" / found["test/samples"]["path"]).read_bytes() == (where / "samples.gif").read_bytes()
     strip = folder / "files" / found["test/samples_strip"]["path"]
