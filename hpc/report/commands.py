@@ -48,8 +48,13 @@ def evaluate_command(run: RunFacts, folder: Path, extra: Sequence[str] = ()) -> 
     if run.evaluation is not None:
         used = run.evaluation.scores.about.get("config")
         if isinstance(used, Mapping):
-            words += _overrides(flat(used), flat(run.settings), "eval.")
+            words += _overrides(flat(used), flat(_with_defaults(run)), "eval.")
     return f"{LAUNCH} evaluate {' '.join(map(shlex.quote, [*words, *extra]))}"
+
+
+def _with_defaults(run: RunFacts) -> Mapping[str, Any]:
+    """The run's configuration; keys that are younger than it have the values they have where nobody sets them."""
+    return configs.to_dict(run.config) if run.config is not None else run.settings
 
 
 def train_words(run: RunFacts) -> list[str]:

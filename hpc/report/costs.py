@@ -77,19 +77,25 @@ def _row(run: RunFacts) -> Row:
         Cell(f"{run.life.step:,}", again),
     ]
     if run.evaluation is None:
-        return Row([*cells, Cell("not evaluated", missing=True), Cell("–", missing=True)])
+        return Row([*cells, Cell(run.no_scores_word, missing=True), Cell("–", missing=True)])
     scores = run.evaluation.scores
     cost, clips = scores.cost, int(scores.protocol.get("num_clips", 0))
-    each = numbers.seconds(cost.s_per_video_and_sample)
+    measured = cost.scored > 0 and cost.wall_s > 0
     shape = f"{clips:,} videos x {run.evaluation.samples:,} samples"
     where = f"{cost.ranks} rank{'s' * (cost.ranks > 1)}, {cost.device}"
     return Row(
         [
             *cells,
-            Cell(numbers.seconds(cost.wall_s) if cost.wall_s < 60 else format_duration(cost.wall_s), where),
-            Cell(each, shape),
+            _seconds(cost.wall_s, where, measured),
+            _seconds(cost.s_per_video_and_sample if measured else 0.0, shape, measured),
         ]
     )
+
+
+def _seconds(seconds: float, small: str, measured: bool) -> Cell:
+    if not measured:
+        return Cell("not measured", small, missing=True)
+    return Cell(numbers.seconds(seconds) if seconds < 60 else format_duration(seconds), small)
 
 
 def _hours(hours: float, run: RunFacts) -> str:

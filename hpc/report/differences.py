@@ -45,8 +45,8 @@ def differences(run: RunFacts, evaluation: Evaluation | None) -> list[str]:
         return [f"configs/experiment has no {run.experiment or 'experiment of that name'}: nothing to compare with."]
     found = [*_schedule(run, evaluation, paper), *_model(run, paper), *_data(run, paper), *_other(run, paper)]
     if evaluation is None:
-        return [*found, "The run was not evaluated on its test split: there is no number to compare."]
-    return found + _protocol(run, evaluation, paper) + _absent(evaluation)
+        return [*found, f"{run.no_scores}. There is no number to compare."]
+    return found + _protocol(run, evaluation, paper) + absent(evaluation)
 
 
 def _schedule(run: RunFacts, evaluation: Evaluation | None, paper: Mapping[str, Any]) -> list[str]:
@@ -120,7 +120,8 @@ def _protocol(run: RunFacts, evaluation: Evaluation, paper: Mapping[str, Any]) -
     return found
 
 
-def _absent(evaluation: Evaluation) -> list[str]:
+def absent(evaluation: Evaluation) -> list[str]:
+    """Metrics that were not computed, and why."""
     return [f"No {metric(name).label}: {why}" for name, why in evaluation.scores.absent.items()]
 
 

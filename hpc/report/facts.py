@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from hpc import config as configs
 from hpc.config import Config, ConfigError
 from hpc.data import dataset_root, is_remote
 from hpc.evaluation.scores import SCORES, Scores, evaluations_in, read_scores
+from hpc.evaluation.time_steps import is_at_a_step, step_of
 from hpc.given_runs import short_name
 from hpc.jobs.facts import Facts, ask_slurm, gather
 from hpc.jobs.standing import state_of
@@ -55,9 +56,11 @@ class RunFacts:
     records: list[Record]
     """The lineage that led to the present weights."""
     evaluation: Evaluation | None
-    """At the model's own time step."""
-    other_steps: list[Evaluation]
-    """At others: RUN/evaluation/substeps-N."""
+    """At the model's own time step: RUN/evaluation, or where that has no scores RUN/evaluation/substeps-N."""
+    evaluations: list[Evaluation]
+    """All of them, at other time steps too."""
+    unreadable: Mapping[Path, str]
+    """Folder of scores that could not be read -> why, in words."""
     manifest: Mapping[str, Any] | None
     """Of the dataset."""
     troubles: list[str]
@@ -69,6 +72,32 @@ class RunFacts:
     @property
     def size(self) -> str:
         return str(self.settings.get("size", "") or "")
+
+    @property
+    def evaluation_from(self) -> str:
+        """Where the scores are from, in words; empty if from RUN/evaluation itself, as they should be."""
+        if self.evaluation is None or self.evaluation.folder == self.folder.evaluation:
+            return ""
+        name = self.evaluation.folder.relative_to(self.folder.path)
+        why = self.unreadable.get(self.folder.evaluation, f"{self.folder.evaluation} itself has no scores")
+        return f"The scores are those of {name}, made at the model's own time step: {why}"
+
+    @property
+    def no_scores(self) -> str:
+        """Why there is no `evaluation`, in words."""
+        if self.folder.evaluation in self.unreadable:
+            return self.unreadable[self.folder.evaluation]
+        if self.evaluations:
+            names = ", ".join(found.folder.name for found in self.evaluations)
+            return f"Evaluated at other time steps only ({names}), not at the one of the training"
+        return "Not evaluated on its test split yet"
+
+    @property
+    def no_scores_word(self) -> str:
+        """The same for a field of a table."""
+        if self.folder.evaluation in self.unreadable:
+            return "scores cannot be read"
+        return "not evaluated at its own time step" if self.evaluations else "not evaluated"
 
     def setting(self, key: str, default: Any = None) -> Any:
         """A value of config.yaml by its dotted name."""
@@ -104,7 +133,7 @@ def gather_run(folder: RunFolder) -> RunFacts:
     jobs = ask_slurm([job for job in dict.fromkeys(s.job for s in life.history.submissions) if job not in over])
     if jobs.trouble:
         troubles.append(jobs.trouble)
-    evaluations = _evaluations(folder, troubles)
+    evaluations, unreadable = _evaluations(folder, troubles)
     return RunFacts(
         folder=folder,
         name=short_name(folder),
@@ -114,8 +143,9 @@ def gather_run(folder: RunFolder) -> RunFacts:
         state=state_of(life, jobs),
         life=life,
         records=_records(folder, troubles),
-        evaluation=next((found for found in evaluations if found.folder == folder.evaluation), None),
-        other_steps=[found for found in evaluations if found.folder != folder.evaluation],
+        evaluation=_at_own_step(evaluations, at(settings, "model.n_euler_steps")),
+        evaluations=evaluations,
+        unreadable=unreadable,
         manifest=_manifest(config, troubles),
         troubles=troubles,
     )
@@ -162,20 +192,27 @@ def _records(folder: RunFolder, troubles: list[str]) -> list[Record]:
     return records
 
 
-def _evaluations(folder: RunFolder, troubles: list[str]) -> list[Evaluation]:
+def _evaluations(folder: RunFolder, troubles: list[str]) -> tuple[list[Evaluation], dict[Path, str]]:
+    """Those that can be read, and why the others cannot."""
     found: list[Evaluation] = []
-    try:
-        paths = evaluations_in(folder.evaluation)
-    except ValueError as error:
-        troubles.append(f"{folder.evaluation} holds a folder substeps-N whose N is no number: {error}")
-        return found
-    for path in paths:
+    unreadable: dict[Path, str] = {}
+    for path in evaluations_in(folder.evaluation):
+        if is_at_a_step(path) and step_of(path) is None:
+            troubles.append(f"{path} is a folder substeps-N whose N is no number; its scores are passed over")
+            continue
         try:
             found.append(Evaluation(path, read_scores(path)))
-        except (ConfigError, ValueError, KeyError, TypeError, AttributeError) as error:
-            unreadable = str(error) if isinstance(error, ConfigError) else f"{path / SCORES} cannot be read: {error!r}"
-            troubles.append(unreadable)
-    return found
+        except (ConfigError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            known = isinstance(error, ConfigError)
+            unreadable[path] = str(error) if known else f"{path / SCORES} cannot be read: {error!r}"
+    troubles += unreadable.values()
+    return found, unreadable
+
+
+def _at_own_step(evaluations: Sequence[Evaluation], own: object) -> Evaluation | None:
+    plain = [found for found in evaluations if not is_at_a_step(found.folder)]
+    asked = [found for found in evaluations if step_of(found.folder) == own and own]
+    return next(iter([*plain, *asked]), None)
 
 
 def _manifest(config: Config | None, troubles: list[str]) -> Mapping[str, Any] | None:

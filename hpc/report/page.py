@@ -91,7 +91,7 @@ def _curves(runs: Sequence[RunFacts]) -> list[Block]:
         if (figure := pictures.figure(png, f"{numbers.metric(name).label} over frames", scale=0.5))
     ]
     if not figures:
-        return [Paragraph("No curves: no run here was evaluated.", "missing")]
+        return [Paragraph("No curves: no run here has scores at its own time step that can be read.", "missing")]
     return [
         Gallery(
             figures,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from hpc.report.blocks import Block, Figure, Gallery, Paragraph
+from hpc.report.blocks import Block, Commands, Figure, Gallery, Paragraph
 from hpc.report.commands import LAUNCH, evaluate_command
 from hpc.report.facts import RunFacts
 
@@ -55,7 +55,10 @@ def of_evaluation(run: RunFacts) -> list[Block]:
     """Samples beside the truth."""
     evaluation = run.evaluation
     if evaluation is None:
-        return [Paragraph(f"No pictures of a test: {evaluate_command(run, run.folder.path)}", "missing")]
+        return [
+            Paragraph(f"No pictures of a test. {run.no_scores}.", "missing"),
+            Commands([evaluate_command(run, run.folder.path)]),
+        ]
     samples = [
         (CAPTIONS.get(what, what), evaluation.folder / name)
         for what, name in evaluation.scores.files.items()

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hpc.evaluation.time_steps import TimeStep, is_at_a_step, time_steps
 from hpc.report import numbers
 from hpc.report.blocks import Block, Bullets, Card, Cards, Cell, Commands, Heading, Paragraph, Row, Table
 from hpc.report.commands import evaluate_command
-from hpc.report.differences import differences
+from hpc.report.differences import absent, differences
 from hpc.report.facts import Evaluation, RunFacts
 from odevid import paper_results
 from odevid.paper_results import PaperResult
@@ -21,7 +22,7 @@ INTERVALS = (
     "never narrower, as the preprint's wider ones may have been made."
 )
 BEST = "Best of N: for each metric and video the sample that scores best, as the papers do."
-DASH = "–: nobody computed this number."
+DASH = "–: no number known here."
 FVD_NOTE = "FVD: of the first samples of each video, one set after another; ± over the sets."
 HEADLINE = ("psnr", "ssim", "lpips", "fvd")
 
@@ -31,24 +32,43 @@ def headline(run: RunFacts) -> list[Block]:
     blocks: list[Block] = []
     if run.evaluation is None:
         blocks.append(
-            Paragraph(
-                "Not evaluated on its test split yet: there is no number for the tables. Evaluate it with", "missing"
-            )
+            Paragraph(f"{run.no_scores}. There is no number for the tables; this command makes them:", "missing")
         )
         blocks.append(Commands([evaluate_command(run, run.folder.path)]))
         return blocks
-    cards = [_card(run, run.evaluation, name) for name in HEADLINE]
-    return [Cards(cards)]
+    if run.evaluation_from:
+        blocks.append(Paragraph(f"{run.evaluation_from}.", "warning"))
+    return [*blocks, Cards([_card(run, run.evaluation, name) for name in HEADLINE])]
 
 
 def _card(run: RunFacts, evaluation: Evaluation, name: str) -> Card:
     known = numbers.metric(name)
     value = _main(evaluation, name)
-    below = [] if value.missing else ["one sample per video" if name == "fvd" else f"best of {evaluation.samples}"]
+    below = [] if value.missing else [_of_what(evaluation, name)]
     theirs = [r for r in _paper_rows(run.experiment) if r.metric == name and r.method == "Ours"]
     if theirs:
         below.append(f"paper: {_printed(theirs[0])}")
+        if not value.missing and _another_protocol(run, evaluation):
+            below.append("another protocol than the paper's, see below")
     return Card(known.label, value.text, " · ".join(below), value.missing)
+
+
+def _of_what(evaluation: Evaluation, name: str) -> str:
+    """Of how many samples and videos a main number is."""
+    if name == "fvd":
+        fvd = evaluation.scores.fvd
+        return "one sample per video" + (f" · {_videos(fvd.videos)}" if fvd else "")
+    line = evaluation.scores.score("best", name)
+    return f"best of {evaluation.samples}" + (f" · {_videos(line.videos)}" if line else "")
+
+
+def _videos(count: int) -> str:
+    return f"{count:,} video{'s' * (count != 1)}"
+
+
+def _another_protocol(run: RunFacts, evaluation: Evaluation) -> bool:
+    """A metric that is missing makes no other one incomparable."""
+    return any(line not in absent(evaluation) for line in differences(run, evaluation))
 
 
 def overview(runs: Sequence[RunFacts]) -> Table:
@@ -60,7 +80,8 @@ def overview(runs: Sequence[RunFacts]) -> Table:
         cells = [Cell(run.name, run.state[0]), Cell(words[0]), Cell(words[1], total)]
         for name in HEADLINE:
             if run.evaluation is None:
-                cells.append(Cell("not computed", missing=True))
+                unread = run.folder.evaluation in run.unreadable
+                cells.append(Cell("cannot be read" if unread else "not computed", missing=True))
             else:
                 cells.append(Cell((cell := _main(run.evaluation, name)).text, missing=cell.missing))
         rows.append(Row(cells))
@@ -127,11 +148,13 @@ def _table(runs: Sequence[RunFacts], papers: Sequence[PaperResult]) -> Table:
 
 def _rows_of(run: RunFacts, metrics: Sequence[str]) -> list[Row]:
     step = f", step {int(run.evaluation.scores.about.get('step', run.life.step)):,}" if run.evaluation else ""
+    if run.evaluation and run.evaluation_from:
+        step += f", from evaluation/{run.evaluation.folder.name}"
     rows = [Row([Cell(f"{run.name}{step}")], "head")]
     evaluation = run.evaluation
     if evaluation is None:
         missing = [Cell("not computed", missing=True) for _ in metrics]
-        return [*rows, Row([Cell("not evaluated", missing=True), Cell("–"), *missing])]
+        return [*rows, Row([Cell(run.no_scores_word, missing=True), Cell("–"), *missing])]
     methods = list(dict.fromkeys(line.method for line in evaluation.scores.table))
     for method in methods:
         cells, videos = [], 0
@@ -169,6 +192,8 @@ def _half(half_width: float, decimals: int) -> str:
 def _warnings(runs: Sequence[RunFacts]) -> list[Block]:
     found: list[Block] = []
     for run in runs:
+        if run.evaluation_from or run.folder.evaluation in run.unreadable:
+            found.append(Paragraph(f"{run.name}: {run.evaluation_from or run.no_scores}.", "warning"))
         fvd = run.evaluation.scores.fvd if run.evaluation else None
         if fvd and fvd.videos <= fvd.dimension:
             found.append(
@@ -236,35 +261,64 @@ def _decimals(result: PaperResult) -> int:
 
 def step_sizes(run: RunFacts) -> list[Block]:
     """SRVP's tables 7 to 9: scores over the solver's steps per frame, ours and the paper's."""
-    by_steps = {int(found.folder.name.rpartition("-")[2]): found for found in run.other_steps}
     own = int(run.setting("model.n_euler_steps", 0) or 0)
-    if run.evaluation and own:
-        by_steps[int(run.evaluation.scores.protocol.get("substeps") or own)] = run.evaluation
-    if len(by_steps) < 2:
+    steps = time_steps([(found.folder, found.scores) for found in run.evaluations], own)
+    unread: list[Block] = [
+        Paragraph(f"{why}.", "warning") for folder, why in run.unreadable.items() if is_at_a_step(folder)
+    ]
+    if len(steps) < 2:
         return [
             Paragraph(
                 "Not computed: the run was not evaluated at several time steps. This command does it:", "missing"
             ),
             Commands([evaluate_command(run, run.folder.path, ["eval.substeps=[1,2,3,4,5]"])]),
+            *unread,
         ]
     papers = [result for result in paper_results.for_experiment(run.experiment) if over_steps(result)]
     metrics = numbers.in_order(
-        {line.metric for found in by_steps.values() for line in found.scores.table if line.method == "best"}
-        | {"fvd" for found in by_steps.values() if found.scores.fvd}
+        {line.metric for step in steps for line in step.scores.table if line.method == "best"}
+        | {"fvd" for step in steps if step.scores.fvd}
         | {result.metric for result in papers}
     )
-    rows = []
-    for steps, found in sorted(by_steps.items()):
-        cells = [_main(found, name) for name in metrics]
-        trained = " (as trained)" if steps == own else ""
-        rows.append(Row([Cell(f"1/{steps}{trained}" if steps > 1 else f"1{trained}"), *cells]))
-    notes = [f"Best of {found.samples} samples. {INTERVALS}"]
+    rows = [_step_row(step, own, metrics) for step in steps]
+    notes = [INTERVALS, BEST, DASH] + ([FVD_NOTE] if "fvd" in metrics else [])
     if papers:
         rows.append(Row([Cell("The paper's numbers")], "head"))
         paper_rows, sources = _rows_of_papers(papers, metrics)
-        rows += [Row([row.cells[0], *row.cells[2:]], row.group) for row in paper_rows]
+        rows += [Row([row.cells[0], Cell(""), *row.cells[1:]], row.group) for row in paper_rows]
         notes += sources
     else:
         notes.append("No number of a paper over time steps is known here: what was not read is not in the tables.")
-    header = [Cell("time step Δt"), *(Cell(numbers.metric(name).head) for name in metrics)]
-    return [Table(header, rows, notes, name="step-sizes")]
+    words = ("time step Δt", "videos x samples", "step", *(numbers.metric(name).head for name in metrics))
+    return [Table([Cell(text) for text in words], rows, notes, name="step-sizes"), *_not_alike(run, steps), *unread]
+
+
+def _step_name(step: TimeStep, own: int) -> str:
+    return ("1" if step.substeps == 1 else f"1/{step.substeps}") + (" (as trained)" if step.substeps == own else "")
+
+
+def _step_row(step: TimeStep, own: int, metrics: Sequence[str]) -> Row:
+    found = Evaluation(step.folder, step.scores)
+    name = Cell(_step_name(step, own), f"not to be compared: {step.differs}" if step.differs else "")
+    size = Cell(f"{step.scores.protocol.get('num_clips', '?')} x {found.samples}")
+    trained = f"{step.trained:,}" if isinstance(step.trained, int) else str(step.trained)
+    return Row([name, size, Cell(trained), *(_main(found, metric) for metric in metrics)])
+
+
+def _not_alike(run: RunFacts, steps: Sequence[TimeStep]) -> list[Block]:
+    """In words: rows that were made otherwise than most, and where the one as trained is not the main numbers."""
+    own = int(run.setting("model.n_euler_steps", 0) or 0)
+    blocks: list[Block] = [
+        Paragraph(
+            f"Δt = {_step_name(step, own)} was scored with another protocol than the other rows, so it may not be "
+            f"compared with them: {step.differs}.",
+            "warning",
+        )
+        for step in steps
+        if step.differs
+    ]
+    trained = [step for step in steps if step.substeps == own]
+    if run.evaluation and trained and trained[0].folder != run.evaluation.folder:
+        text = f"Δt = {_step_name(trained[0], own)} is evaluation/{trained[0].folder.name}, made like the other rows; "
+        blocks.append(Paragraph(f"{text}the main numbers above are those of evaluation/ itself.", "caption"))
+    return blocks

@@ -16,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hpc.evaluation.scores import Score, Scores, evaluations_in, read_scores
+from hpc.config import ConfigError
+from hpc.evaluation.scores import MODEL, SCORES, SINGLE, Score, Scores, evaluations_in, read_scores
+from hpc.evaluation.time_steps import TimeStep, time_steps
 from hpc.given_runs import LoadedRun
 from hpc.predicting.sampling import check_finite
 from hpc.studies.clips import FPS, Clips, generators, read_clips, write_caption, write_table
@@ -32,6 +34,11 @@ STRIP_FRAMES = 3
 """Frames of the data that the strip shows, at every rate."""
 STEPS = (1, 2, 3, 4, 5)
 """Solver steps per frame of SRVP's tables 7 to 9."""
+HEADER = (
+    "step", "substeps", "metric", "unit", "method", "mean", "half_width",
+    "videos", "samples", "training_step", "differs",
+)  # fmt: skip
+"""Of substeps.csv: `method` is best (of `samples`) or single, `differs` how a row was made otherwise than most."""
 LEGEND = (
     ("given", style.GIVEN),
     ("truth", style.TRUTH),
@@ -156,9 +163,9 @@ def _frames(path: Path, fine: Mapping[int, FineFrames], clips: Clips) -> Path:
 
 
 def _tables(loaded: LoadedRun, folder: Path, own: int) -> tuple[list[Path], str]:
-    """The scores over step sizes as files, and a sentence about them; the missing ones are named on the terminal."""
+    """The scores over step sizes as files, and sentences about them; the missing ones are named on the terminal."""
     scored = _scored(loaded.folder.evaluation, own)
-    missing = [step for step in STEPS if step not in scored]
+    missing = [step for step in STEPS if step not in {found.substeps for found in scored}]
     if missing:
         steps = ",".join(map(str, STEPS))
         print(
@@ -169,58 +176,75 @@ def _tables(loaded: LoadedRun, folder: Path, own: int) -> tuple[list[Path], str]
         )
     if not scored:
         return [], "The run has not been scored at several time steps."
-    lines = [_line(step, found, line) for step, found in scored.items() for line in _lines(found)]
-    header = ("step", "substeps", "metric", "unit", "mean", "half_width", "videos", "samples", "training_step")
-    table = write_table(folder / "substeps.csv", header, lines)
+    lines = [_line(found, line) for found in scored for line in _lines(found.scores)]
+    table = write_table(folder / "substeps.csv", HEADER, lines)
     numbers = folder / "substeps.json"
-    numbers.write_text(json.dumps([dict(zip(header, line, strict=True)) for line in lines], indent=1) + "\n")
+    numbers.write_text(json.dumps([dict(zip(HEADER, line, strict=True)) for line in lines], indent=1) + "\n")
     files = [table, numbers]
-    if len(scored) > 1:
-        title = "the best of N samples over the time step of the solver (dashed: the step of the training)"
-        files.append(save_steps_png(folder / "substeps.png", _panels(scored), own, title))
-    protocols = {
-        f"{found.protocol['num_clips']} clips and {found.protocol['samples']} samples" for found in scored.values()
-    }
-    return files, (
-        f"Scores at the time steps {', '.join(map(step_name, scored))} of a frame (training: {step_name(own)}), "
-        f"on {' or '.join(sorted(protocols))}, of step {' or '.join(_trained(scored))}."
+    alike = [found for found in scored if not found.differs]
+    if len(alike) > 1:
+        title = "scores over the time step of the solver (dashed: the step of the training)"
+        files.append(save_steps_png(folder / "substeps.png", _panels(alike), own, title))
+    return files, _told(scored, own)
+
+
+def _told(scored: Sequence[TimeStep], own: int) -> str:
+    """Which time steps were scored how, and which of them are not to be compared with the others."""
+    alike = [found for found in scored if not found.differs]
+    first = alike[0]
+    protocol = first.scores.protocol
+    told = (
+        f"Scores at the time steps {', '.join(step_name(found.substeps) for found in alike)} of a frame (training: "
+        f"{step_name(own)}), on {protocol['num_clips']} clips and {protocol['samples']} samples, of step "
+        f"{first.trained}."
     )
+    for found in scored:
+        if found.differs:
+            told += (
+                f" Time step {step_name(found.substeps)} was scored with another protocol ({found.differs}): it is in "
+                "the table but not in the picture, and may not be compared."
+            )
+    return told
 
 
-def _trained(scored: Mapping[int, Scores]) -> list[str]:
-    """Training steps of the weights that were scored."""
-    return sorted({str(found.about.get("step", "unknown")) for found in scored.values()})
-
-
-def _scored(evaluation: Path, own: int) -> dict[int, Scores]:
-    """Evaluations by their solver steps per frame, coarse to fine."""
-    found: dict[int, Scores] = {}
+def _scored(evaluation: Path, own: int) -> list[TimeStep]:
+    """
+    Raises:
+        ConfigError: scores that cannot be read.
+    """
+    found: list[tuple[Path, Scores]] = []
     for folder in evaluations_in(evaluation):
-        scores = read_scores(folder)
-        found[int(scores.protocol.get("substeps") or own)] = scores
-    return dict(sorted(found.items()))
+        try:
+            found.append((folder, read_scores(folder)))
+        except ConfigError:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+            raise ConfigError(
+                f"{folder / SCORES} cannot be read ({error!r}): evaluate the run anew, or move {folder} away"
+            ) from error
+    return time_steps(found, own)
 
 
 def _lines(found: Scores) -> list[Score]:
-    """What the paper's tables hold: the best sample's metrics, and FVD."""
-    lines = [line for line in found.table if line.method == "best"]
+    """What the paper's tables hold: the best sample's metrics, and FVD, which is of one sample per video and set."""
+    lines = [line for line in found.table if line.method == MODEL]
     if found.fvd:
-        samples = int(found.protocol["samples"])
-        lines.append(Score("best", "fvd", "", found.fvd.mean, found.fvd.half_width, None, found.fvd.videos, samples))
+        lines.append(Score(SINGLE, "fvd", "", found.fvd.mean, found.fvd.half_width, None, found.fvd.videos, 1))
     return lines
 
 
-def _line(step: int, found: Scores, line: Score) -> tuple[object, ...]:
-    trained = found.about.get("step", "")
+def _line(found: TimeStep, line: Score) -> tuple[object, ...]:
     return (
-        step_name(step), step, line.metric, line.unit, line.mean, line.half_width, line.videos, line.samples, trained
+        step_name(found.substeps), found.substeps, line.metric, line.unit, line.method, line.mean, line.half_width,
+        line.videos, line.samples, found.scores.about.get("step", ""), found.differs,
     )  # fmt: skip
 
 
-def _panels(scored: Mapping[int, Scores]) -> dict[str, Sequence[StepScore]]:
+def _panels(scored: Sequence[TimeStep]) -> dict[str, Sequence[StepScore]]:
     panels: dict[str, list[StepScore]] = {}
-    for step, found in scored.items():
-        for line in _lines(found):
+    for found in scored:
+        for line in _lines(found.scores):
             label = line.metric.upper() + (f" ({line.unit})" if line.unit else "")
-            panels.setdefault(label, []).append(StepScore(step, line.mean, line.half_width))
+            of_what = f"best of {line.samples}" if line.method == MODEL else "one sample per video"
+            panels.setdefault(f"{label}, {of_what}", []).append(StepScore(found.substeps, line.mean, line.half_width))
     return dict(panels)

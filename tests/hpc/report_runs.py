@@ -111,7 +111,7 @@ def scores_of(samples: int = 100, substeps: int | None = None, psnr: float = 27.
         },
         "table": table,
         "curves": curves,
-        "cost": Cost(wall_s=40.0, cpu_s=70.0, ranks=2, device="NVIDIA H200", scored=8 * samples),
+        "cost": Cost(rank_s=80.0, cpu_s=70.0, ranks=2, device="NVIDIA H200", scored=8 * samples),
         "fvd": FvdScores(412.5, 6.5, [410.0, 415.0], 8, 400),
         "absent": {"lpips": "no weights in /w: put alex.pth there"},
         "files": {"GIF": "samples.gif", "strip": "samples.png", "psnr curve": "psnr.png", "MP4": "samples.mp4"},

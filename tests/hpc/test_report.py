@@ -19,12 +19,13 @@ from PIL import Image
 from hpc import cli
 from hpc import config as configs
 from hpc.config import ConfigError
+from hpc.evaluation.scores import Cost
 from hpc.report.command import main
 from hpc.report.commands import reproduce, train_words
-from hpc.report.costs import hour_unit, rank_hours
+from hpc.report.costs import costs, hour_unit, rank_hours
 from hpc.report.differences import differences
 from hpc.report.facts import gather_run
-from hpc.report.results import over_steps
+from hpc.report.results import headline, over_steps
 from hpc.report.scores_over_time import _baselines, _model_curves
 from hpc.report.training import interruptions, series_of
 from hpc.request import parse
@@ -157,6 +158,8 @@ def test_every_paper_number_of_the_experiment_is_on_the_page_and_no_other_experi
 def test_a_number_that_was_not_computed_is_not_filled_in(page):
     assert page.cell("results", "best of 100", "LPIPS") == "not computed"
     assert page.cell("results", "last frame repeated", "LPIPS") == "–"
+    assert "–: no number known here." in page.words
+    assert "nobody" not in page.words
     assert page.cell("results", "best of 100", "FVD") == "–", "FVD is not of the best samples"
     assert "No LPIPS: no weights in /w: put alex.pth there" in page.words
 
@@ -181,6 +184,15 @@ def test_the_page_says_in_words_where_the_protocol_differs(page):
     assert "samples per test video" not in words, "100 samples are the published number"
 
 
+def test_the_main_numbers_say_of_how_many_videos_they_are_and_that_the_papers_are_of_another_protocol(made):
+    facts = gather_run(made[0])
+    cards = {card.label: card.below for card in headline(facts)[0].cards}
+    apart = "another protocol than the paper's, see below"
+    assert cards["PSNR (dB)"] == f"best of 100 · 8 videos · paper: 29.69 ± 0.32 · {apart}"
+    assert cards["FVD"] == f"one sample per video · 8 videos · paper: 222 ± 3 · {apart}"
+    assert cards["LPIPS"] == "paper: 0.0736 ± 0.0029", "no number, so nothing that differs"
+
+
 def test_differences_of_samples_data_and_digits_are_told(tmp_path):
     folder = new_run(tmp_path / "mnist" / "run", "srvp_smmnist", "test")
     found = differences(run := gather_run(folder), None)
@@ -188,7 +200,7 @@ def test_differences_of_samples_data_and_digits_are_told(tmp_path):
         " ".join(found)
     )
     assert any(line.startswith("Other digits: the embedded ones") for line in found)
-    assert found[-1].startswith("The run was not evaluated")
+    assert found[-1] == "Not evaluated on its test split yet. There is no number to compare."
     add_evaluation(folder, scores_of(samples=3))
     run = gather_run(folder)
     assert "Fewer samples per test video: 3; published 100." in differences(run, run.evaluation)
@@ -200,6 +212,10 @@ def test_a_run_as_published_differs_in_nothing(tmp_path, undrawn):
     add_evaluation(folder, scores_of(about={"step": 200_000}, protocol=protocol, absent={}))
     run = gather_run(folder)
     assert differences(run, run.evaluation) == []
+    add_evaluation(folder, scores_of(about={"step": 200_000}, protocol=protocol))
+    (card, *_) = headline(gather_run(folder))[0].cards
+    assert card.below == "best of 100 · 8 videos · paper: 29.69 ± 0.32", "that LPIPS is missing changes no PSNR"
+    add_evaluation(folder, scores_of(about={"step": 200_000}, protocol=protocol, absent={}))
     assert "The protocol of kth/run is the published one." in report(folder).words
 
 
@@ -253,6 +269,10 @@ def test_costs_count_the_hours_of_all_ranks_over_all_attempts(made, page):
     assert page.cell("costs", "kth/first", "training") == "4 GPU-hours"
     assert page.cell("costs", "kth/first", "evaluation") == "40 s 2 ranks, NVIDIA H200"
     assert page.cell("costs", "kth/first", "per video") == "100 ms 8 videos x 100 samples"
+    nothing = Cost(rank_s=0.0, cpu_s=0.0, ranks=2, device="NVIDIA H200", scored=0)
+    add_evaluation(RunFolder(killed), scores_of(cost=nothing))
+    cells = [cell.text for cell in costs([gather_run(RunFolder(killed))])[0].rows[0].cells]
+    assert cells[-2:] == ["not measured", "not measured"]
     assert page.row("attempts", "1: train")[1] == "preempt"
 
 
@@ -305,6 +325,16 @@ def test_an_evaluation_with_settings_of_its_own_is_repeated_with_them(run):
     used = configs.to_dict(configs.load("srvp_kth", "small", overrides=["eval.test_clips=8", "data.workers=7"]))
     add_evaluation(run, scores_of(about={"step": 40, "config": used}))
     assert reproduce(gather_run(run))[2] == f"python hpc/launch.py evaluate run={run.path}-again eval.test_clips=8"
+
+
+def test_settings_that_are_younger_than_the_run_are_not_typed(run):
+    used = configs.to_dict(configs.load("srvp_kth", "small"))
+    text = run.config.read_text()
+    old = re.sub(r"\n  i3d: [^\n]*", "", text)
+    assert old != text
+    run.config.write_text(old)
+    add_evaluation(run, scores_of(about={"step": 40, "config": used}))
+    assert reproduce(gather_run(run))[2] == f"python hpc/launch.py evaluate run={run.path}-again"
 
 
 # -- pictures ------------------------------------------------------------------------------------------------------
@@ -384,10 +414,14 @@ def test_a_killed_run_with_a_torn_journal_and_torn_scores_is_reported(run):
     with (run.path / "attempts.jsonl").open("ab") as attempts:
         attempts.write(b'{"event": "started", "num')
     (run.evaluation / "scores.json").write_text('{"format": 2, "table": [')
-    words = report(run).words
-    assert "metrics.jsonl: 2 lines cut short or not readable" in words
-    assert "scores.json cannot be read" in words
-    assert "Not evaluated on its test split yet" in words
+    page = report(run)
+    assert "metrics.jsonl: 2 lines cut short or not readable" in page.words
+    before = page.words.partition("Configuration of kth/first")[0]
+    assert before.count("scores.json cannot be read") >= 2, "said where the number is missing, not in Provenance alone"
+    assert "Not evaluated on its test split yet" not in page.words
+    assert page.cell("results", "scores cannot be read", "PSNR") == "not computed"
+    second = whole_run(run.path.parent / "second")
+    assert report(run, second, out=run.path / "two.html").cell("overview", "kth/first", "PSNR") == "cannot be read"
 
 
 def test_scores_and_configurations_of_another_version_are_reported(run):
@@ -430,11 +464,32 @@ def test_the_page_needs_nothing_but_itself(made, page):
         (["run={run}", "train.steps=3"], "what is train.steps=3?"),
         (["run={run}", "run={run}"], "once is enough"),
         (["run={run}", "--out", "{tmp}/no/such/page.html"], "there is no folder"),
+        (["run={run}", "--out", "{tmp}"], "{tmp} is a folder, not a file: such as --out {tmp}/report.html"),
+        (["run={run}", "--out", "{tmp}/" + 300 * "x"], "File name too long; give a file in a folder"),
+        (["run={run}", "--out", "/proc/x.html"], "/proc/x.html cannot be written (No such file or directory); give a"),
+        (["{tmp}"], "no config.yaml there, so it is not a run folder"),
     ],
 )
 def test_a_wrong_command_line_says_what_to_type(run, tmp_path, words, said):
-    with pytest.raises(ConfigError, match=re.escape(said)):
+    with pytest.raises(ConfigError, match=re.escape(said.format(tmp=tmp_path))):
         main([word.format(tmp=tmp_path, run=run.path) for word in words])
+
+
+def test_a_run_folder_that_cannot_be_written_is_said_and_not_a_traceback(run, monkeypatch, capsys):
+    def refuse(path, text):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("hpc.report.command.replace_text", refuse)
+    assert cli.main(["report", f"run={run.path}"]) == 2
+    said = capsys.readouterr().err
+    assert "report.html cannot be written (Permission denied)" in said
+    assert "such as --out report.html" in said
+
+
+def test_a_plain_path_names_a_run_as_for_evaluate(run, tmp_path):
+    strange = run.path.rename(run.path.with_name("lr=3"))
+    assert main([str(strange), "--out", str(tmp_path / "page.html")]) == 0
+    assert "kth/lr=3" in Reader((tmp_path / "page.html").read_text()).words
 
 
 def test_the_verb_reaches_the_report(run, capsys):
@@ -457,4 +512,4 @@ def test_neither_deepspeed_nor_without_scores_torch_is_imported(tmp_path):
 
 def test_a_folder_of_scores_with_a_strange_name_does_not_stop_the_report(run):
     add_evaluation(run, name="substeps-many")
-    assert "holds a folder substeps-N whose N is no number" in report(run).words
+    assert "is a folder substeps-N whose N is no number; its scores are passed over" in report(run).words

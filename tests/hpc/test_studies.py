@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from hpc.config import ConfigError
 from hpc.evaluation.scores import Cost, FvdScores, Score, Scores
 from hpc.given_runs import LoadedRun, load_run
 from hpc.run_folder import RunFolder
+from hpc.studies import frame_rate
 from hpc.studies.clips import generators, read_clips
 from hpc.studies.command import main as study
 from hpc.studies.registry import STUDIES, NotForThisRun, StudyOptions, find_study
@@ -126,11 +128,11 @@ def test_intermediate_frames_have_their_own_border(run):
     assert {row["substeps"] for row in rows} == {"1", "2", "4"}
 
 
-def _save_scores(folder: Path, substeps: int, psnr: float) -> None:
+def _save_scores(folder: Path, substeps: int, psnr: float, clips: int = 4) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     Scores(
         about={"step": 6},
-        protocol={"num_clips": 4, "samples": 3, "substeps": substeps},
+        protocol={"num_clips": clips, "samples": 3, "substeps": substeps},
         table=[
             Score("best", "psnr", "dB", psnr, 0.5, 0.6, 4, 3),
             Score("single", "psnr", "dB", psnr - 1, 0.5, 0.6, 4, 3),
@@ -153,9 +155,42 @@ def test_scores_at_several_time_steps_become_the_table_and_missing_ones_the_comm
     assert [(row["step"], float(row["mean"])) for row in rows if row["metric"] == "psnr"] == [
         ("1", 15.0), ("1/2", 15.5), ("1/3", 15.25),
     ]  # fmt: skip
-    assert [row["step"] for row in rows if row["metric"] == "fvd"] == ["1/2", "1/3"]
+    fvd = [(row["step"], row["method"], row["samples"]) for row in rows if row["metric"] == "fvd"]
+    assert fvd == [("1/2", "single", "1"), ("1/3", "single", "1")], "of one sample per video and set, not the best of N"
+    assert {(row["method"], row["samples"]) for row in rows if row["metric"] == "psnr"} == {("best", "3")}
     assert json.loads((run / "studies/frame-rate/substeps.json").read_text())[0]["videos"] == 4
     assert (run / "studies/frame-rate/substeps.png").is_file()
+
+
+def test_a_time_step_of_another_protocol_is_in_the_table_with_the_difference_and_not_in_the_picture(
+    run, tmp_path, monkeypatch
+):
+    drawn = []
+    monkeypatch.setattr(frame_rate, "save_steps_png", lambda path, panels, own, title: drawn.append(panels) or path)
+    folder = RunFolder(tmp_path / "run")
+    for substeps in (1, 2, 3):
+        _save_scores(folder.evaluation / f"substeps-{substeps}", substeps, 15.0)
+    _save_scores(folder.evaluation, 1, 11.0)
+    _save_scores(folder.evaluation / "substeps-3", 3, 15.0, clips=2)
+    loaded = replace(load_run(RunFolder(run), [], "cpu"), folder=folder)
+    _, note = frame_rate._tables(loaded, tmp_path, own=1)
+    rows = [row for row in _rows(tmp_path / "substeps.csv") if row["metric"] == "psnr"]
+    assert [(row["step"], float(row["mean"]), row["differs"]) for row in rows] == [
+        ("1", 15.0, ""), ("1/2", 15.0, ""), ("1/3", 15.0, "2 videos instead of 4"),
+    ]  # fmt: skip
+    assert "Time step 1/3 was scored with another protocol (2 videos instead of 4)" in note
+    (panels,) = drawn
+    assert [point.substeps for point in panels["PSNR (dB), best of 3"]] == [1, 2]
+    assert [point.substeps for point in panels["FVD, one sample per video"]] == [2]
+
+
+def test_scores_that_cannot_be_read_are_named(run, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    _save_scores(folder.evaluation, 1, 15.0)
+    (folder.evaluation / "scores.json").write_text("{")
+    loaded = replace(load_run(RunFolder(run), [], "cpu"), folder=folder)
+    with pytest.raises(ConfigError, match=r"scores.json"):
+        frame_rate._tables(loaded, tmp_path, own=1)
 
 
 class TestAll:
