@@ -30,6 +30,12 @@ ALWAYS = {"psnr": PSNR, "ssim": SSIM, "ssim_svg": Metric("ssim_svg", "", SsimSvg
 LPIPS_NETS = {"lpips": "alex", "lpips_squeeze": "squeeze", "lpips_vgg": "vgg"}
 USUAL = ("psnr", "ssim", "lpips", FVD)
 """Where eval.metrics is empty, as far as weights are found."""
+OPTIONS = {
+    "with weights=FILE": "with eval.i3d=FILE",
+    "with weights=": "with eval.weights=",
+    "run_code=True": "eval.run_weights_code=true",
+}
+"""Python arguments that messages of `odevid.metrics` name -> what is typed here."""
 FRECHET_CACHE = Path("~/.cache/odevid/frechet")
 
 
@@ -89,7 +95,9 @@ def scorers_for(settings: EvalConfig, protocol: Protocol, world: World) -> Score
 
 def _with_options(message: str) -> str:
     """What to type here where a Python argument is named."""
-    return message.replace("with weights=", "with eval.weights=").replace("run_code=True", "eval.run_weights_code=true")
+    for argument, option in OPTIONS.items():
+        message = message.replace(argument, option)
+    return message
 
 
 def _fvd_features(settings: EvalConfig, protocol: Protocol, device: torch.device) -> Features:

@@ -228,6 +228,7 @@ def test_without_weights_the_usual_metrics_are_left_out_by_name_and_named_ones_r
     assert [metric.name for metric in usual.metrics] == ["psnr", "ssim"]
     assert set(usual.absent) == {"lpips", "fvd"}
     assert str(tmp_path / "i3d_pretrained_400.pt") in usual.absent["fvd"]
+    assert "eval.i3d=FILE" in usual.absent["fvd"]
     assert "eval.metrics names lpips_vgg" in named
     assert "eval.weights=" in named
     assert str(tmp_path / "vgg16-397923af.pth") in named
