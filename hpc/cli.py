@@ -67,7 +67,7 @@ def run_evaluate(request: Request) -> int:
     if request.dry_run:
         print(configs.to_yaml(config))
         return 0
-    if folder.newest_checkpoint() is None and not folder.model.is_file():
+    if folder.newest_checkpoint() is None:
         raise ConfigError(f"{folder.path} has no checkpoint yet: there is nothing to evaluate")
     return start("evaluate", folder, config, request)
 

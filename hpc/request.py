@@ -6,10 +6,11 @@ import argparse
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hpc import config as configs
+from hpc import evaluate_help
 from hpc.config import ConfigError
 from hpc.machine import has_slurm
 
@@ -19,7 +20,7 @@ examples
   python hpc/launch.py --nodes 4                          on a cluster: the published schedule on 4 nodes
   python hpc/launch.py --nodes 4 experiment=srvp_bair data.root=/data --dry-run
   python hpc/launch.py run=runs/srvp_bair/20261120-101500 continues that run, on any number of ranks
-  python hpc/launch.py evaluate run=runs/srvp_bair/20261120-101500
+  python hpc/launch.py evaluate run=runs/srvp_bair/20261120-101500              its keys: evaluate --help
   python hpc/launch.py export run=RUN                     writes RUN/model.pt for odevid.load
   python hpc/launch.py report run=RUN [run=RUN2 ...]      one HTML file: tables beside the papers', curves, pictures
   python hpc/launch.py predict run=RUN clip.mp4 --n-future 30 --samples 5       what comes after a video's first frames
@@ -70,6 +71,20 @@ NOT_FOR_BUILDS = {
 }
 """Flags of runs that are refused for builds, and what is meant instead."""
 
+NOT_FOR_EVALUATIONS = {
+    "array": "a sweep trains; evaluate each of its runs",
+    "array_parallelism": "there is no array",
+    "steps_per_s": "an evaluation takes no steps",
+    "slices": "an evaluation is shared out over ranks",
+    "cluster": "the run's own holds; --partition NAME and the like change it",
+    "allow_pipe": "what the run was started with holds",
+    "yes_cpu": "it runs wherever it is started",
+}
+"""Flags that are refused for `evaluate`, and why."""
+
+SPECIAL = ("experiment", "size", "run")
+"""Keys that say which configuration, and are no part of it."""
+
 
 @dataclass
 class Request:
@@ -102,7 +117,7 @@ class Request:
     words: list[str] = field(default_factory=list)
     """The rest of the command line, of a verb in OWN_WORDS."""
     typed: list[str] = field(default_factory=list)
-    """A build's whole command line, to be typed again."""
+    """The whole command line, to be typed again."""
 
 
 def parse(argv: Sequence[str], verbs: Mapping[str, str]) -> Request:
@@ -116,26 +131,21 @@ def parse(argv: Sequence[str], verbs: Mapping[str, str]) -> Request:
     if verb in OWN_WORDS:
         words = [word for word in argv if word not in (verb, "--debug")]
         return Request(verb, None, None, None, [], "local", 0, False, False, "", words=words)
-    options = _parser(verbs).parse_intermixed_args(argv)
+    options = (_evaluate_parser() if _asks_how_to_evaluate(argv) else _parser(verbs)).parse_intermixed_args(argv)
     verb, *pairs = options.words if options.words and "=" not in options.words[0] else ["train", *options.words]
     if verb not in verbs:
         raise ConfigError(f"unknown verb {verb!r}: expected one of {', '.join(verbs)}, or key=value")
-    special: dict[str, str] = {}
-    overrides = []
     if verb in RUN_VERBS and pairs and ("=" not in pairs[0] or "/" in pairs[0].partition("=")[0]):
-        special["run"] = pairs.pop(0)
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if equals and key in ("experiment", "size", "run"):
-            special[key] = value
-        else:
-            overrides.append(pair)
+        pairs[0] = f"run={pairs[0]}"
+    special, overrides = _special(verb, pairs)
+    if verb == "evaluate":
+        _refuse_flags(options, NOT_FOR_EVALUATIONS, "is not for evaluations")
+    if options.ranks is not None and options.ranks < 1:
+        raise ConfigError(f"--ranks {options.ranks}: expected at least 1; without it the launcher chooses")
     if options.ranks and (options.nodes or 1) > 1:
         raise ConfigError(f"--ranks {options.ranks} runs here, --nodes {options.nodes} on SLURM: give one of them")
     if verb == "doctor" and pairs and "=" not in pairs[0]:
         raise ConfigError(f"doctor checks nodes, not runs; what is {pairs[0]}?")
-    if options.ranks < 0:
-        raise ConfigError(f"--ranks {options.ranks}: expected at least 1")
     if options.slices:
         raise ConfigError(f"--slices {options.slices} shares out a build, not {verb}: launch.py build NAME --slices N")
     return Request(
@@ -145,7 +155,7 @@ def parse(argv: Sequence[str], verbs: Mapping[str, str]) -> Request:
         run=special.get("run"),
         overrides=_cluster_overrides(options) + overrides,
         where=_where(options),
-        ranks=options.ranks,
+        ranks=options.ranks or 0,
         dry_run=options.dry_run,
         yes_cpu=options.yes_cpu,
         cluster=options.cluster,
@@ -154,7 +164,49 @@ def parse(argv: Sequence[str], verbs: Mapping[str, str]) -> Request:
         array=options.array,
         array_parallelism=options.array_parallelism,
         steps_per_s=options.steps_per_s,
+        typed=list(argv),
     )
+
+
+def _special(verb: str, pairs: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """The keys of SPECIAL, and the other words.
+
+    Raises:
+        ConfigError: one of these is given twice.
+    """
+    special: dict[str, str] = {}
+    others = []
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or key not in SPECIAL:
+            others.append(pair)
+        elif key in special:
+            raise ConfigError(f"{key}={special[key]} and {key}={value}: {verb} takes one {key}=, give it once")
+        else:
+            special[key] = value
+    return special, others
+
+
+def _asks_how_to_evaluate(argv: Sequence[str]) -> bool:
+    """Whether this is `evaluate --help`, with whatever flags."""
+    if not {"-h", "--help"} & {*argv}:
+        return False
+    parser = argparse.ArgumentParser("launch.py", add_help=False, allow_abbrev=False)
+    _add_flags(parser)
+    words = [word for word in parser.parse_known_args(argv)[1] if not word.startswith("-")]
+    return words[:1] == ["evaluate"]
+
+
+def _refuse_flags(options: argparse.Namespace, flags: Mapping[str, str], why: str) -> None:
+    """
+    Raises:
+        ConfigError: one of `flags` is given.
+    """
+    parser = argparse.ArgumentParser(add_help=False)
+    _add_flags(parser)
+    for name, instead in flags.items():
+        if getattr(options, name) != parser.get_default(name):
+            raise ConfigError(f"--{name.replace('_', '-')} {why}: {instead}")
 
 
 def _parse_build(argv: Sequence[str]) -> Request | None:
@@ -168,9 +220,7 @@ def _parse_build(argv: Sequence[str]) -> Request | None:
     options, words = parser.parse_known_args(argv)
     if words[:1] != ["build"]:
         return None
-    for name, instead in NOT_FOR_BUILDS.items():
-        if getattr(options, name) != parser.get_default(name):
-            raise ConfigError(f"--{name.replace('_', '-')} is for runs: {instead}")
+    _refuse_flags(options, NOT_FOR_BUILDS, "is for runs")
     if options.slices < 0 or options.array_parallelism < 0:
         raise ConfigError("--slices and --array-parallelism: expected at least 1")
     return Request(
@@ -265,12 +315,29 @@ def _parser(verbs: Mapping[str, str]) -> argparse.ArgumentParser:
     return parser
 
 
+def _evaluate_parser() -> argparse.ArgumentParser:
+    """Of `evaluate --help`: what only other verbs take is left out."""
+    parser = argparse.ArgumentParser(
+        prog="launch.py evaluate",
+        usage="launch.py evaluate run=RUN [key=value ...] [flags]",
+        description=evaluate_help.DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=evaluate_help.epilog(),
+    )
+    parser.add_argument("words", nargs="*", metavar="run=RUN key=value", help="the run folder; keys as listed below")
+    _add_flags(parser)
+    for action in parser._actions:
+        if action.dest in NOT_FOR_EVALUATIONS:
+            action.help = argparse.SUPPRESS
+    return parser
+
+
 def _add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="show everything that would happen, start nothing")
     parser.add_argument(
         "--local", action="store_true", help="run on this machine although there is SLURM: one process per GPU"
     )
-    parser.add_argument("--ranks", type=int, default=0, metavar="N", help="run on this machine with N CPU ranks")
+    parser.add_argument("--ranks", type=int, metavar="N", help="run on this machine with N CPU ranks")
     parser.add_argument("--wait", action="store_true", help="follow the job's log until it is finished for good")
     parser.add_argument("--array", default="", metavar="FILE", help="a sweep: grid or list over config keys and seeds")
     parser.add_argument(

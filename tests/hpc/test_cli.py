@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -106,6 +107,9 @@ def test_an_evaluation_of_nothing_is_refused_before_it_queues(tmp_path, capsys):
     configs.save(configs.load("srvp_kth", "test"), tmp_path / "config.yaml")
     assert cli.main(["evaluate", str(tmp_path), "--ranks", "1"]) == 2
     assert "has no checkpoint yet" in capsys.readouterr().err
+    (tmp_path / "model.pt").touch()  # the ranks read checkpoints only
+    assert cli.main(["evaluate", str(tmp_path), "--ranks", "1"]) == 2
+    assert "has no checkpoint yet" in capsys.readouterr().err
 
 
 def test_a_finished_run_is_not_resumed_for_nothing(tmp_path, capsys):
@@ -126,6 +130,17 @@ def test_a_finished_run_is_not_resumed_for_nothing(tmp_path, capsys):
         (["doctor", "a"], "doctor checks nodes, not runs; what is a?"),
         (["--nodes", "4", "--ranks", "2"], "--ranks 2 runs here, --nodes 4 on SLURM: give one of them"),
         (["run=100%", "size=test", "--ranks", "1"], "SLURM reads % in the names of logs"),
+        (["evaluate", "run=a", "run=b"], "run=a and run=b: evaluate takes one run=, give it once"),
+        (["evaluate", "runs/a", "run=b"], "run=runs/a and run=b: evaluate takes one run="),
+        (["size=test", "size=demo"], "size=test and size=demo: train takes one size="),
+        (["export", "run=a", "run=a"], "export takes one run="),
+        (["experiment=srvp_kth", "experiment=srvp_bair"], "train takes one experiment="),
+        (["--ranks", "0"], "--ranks 0: expected at least 1"),
+        (["evaluate", "run=a", "--ranks", "0"], "--ranks 0: expected at least 1"),
+        (["evaluate", "run=a", "--array", "x.yaml"], "--array is not for evaluations: a sweep trains"),
+        (["evaluate", "run=a", "--cluster", "x"], "--cluster is not for evaluations: the run's own holds"),
+        (["evaluate", "run=a", "--allow-pipe", "x"], "--allow-pipe is not for evaluations"),
+        (["evaluate", "run=a", "--yes-cpu"], "--yes-cpu is not for evaluations"),
         (["--mem", "lots"], "--mem lots: expected gigabytes"),
         (["--time", "1-2-3"], "--time 1-2-3: expected minutes"),
         (["--time", "1", "--dry-run", "--nodes", "1"], "expected less than the time limit, 60 s"),
@@ -162,6 +177,32 @@ def test_flags_keys_and_verbs_mix_in_any_order():
         2,
         ["eval.test_samples=5"],
     )
+
+
+@pytest.mark.parametrize("words", [["evaluate", "--help"], ["--nodes", "4", "-h", "evaluate", "run=x"]])
+def test_help_on_evaluate_tells_every_key_that_changes_it_and_the_flags(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse(words)
+    assert ended.value.code == 0
+    told = capsys.readouterr().out
+    below = told.partition("keys (")[2]
+    for item in dataclasses.fields(configs.EvalConfig):
+        listed = f"  eval.{item.name}= " in below
+        assert listed != (item.name in ("every", "clips", "num_frames", "samples")), item.name
+    assert "eval.fvd_sets=          Sets of samples whose FVD gives its interval" in below
+    assert "python hpc/launch.py evaluate run=RUN" in told
+    assert all(flag in told for flag in ("--ranks", "--nodes", "--dry-run", "--time"))
+    assert not [flag for flag in ("--array", "--slices", "--cluster", "--yes-cpu") if f"{flag} " in told]
+    assert max(map(len, below.splitlines())) <= 120
+
+
+def test_help_on_evaluate_comes_without_torch():
+    code = (
+        "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules)); from hpc.cli import main; "
+        "main(['evaluate', '--help'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 def test_an_unknown_verb_names_the_known_ones(capsys):
