@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from hpc.predicting.sampling import Prediction
 from odevid.pictures import style
+from odevid.pictures.playing import BORDER, LETTERS, Moment, put_frame, with_header
 from odevid.pictures.strip import save_strip
 from odevid.pictures.style import Colour
 
@@ -23,8 +24,7 @@ MOST_SHOWN = 11
 """Samples in pictures; the npz has all."""
 
 _COLUMNS = 6
-_BORDER, _GAP, _MARGIN, _HEADER, _NAME = 3, 8, 10, 38, 20
-_LETTERS = 13
+_GAP, _MARGIN, _HEADER, _NAME = 8, 10, 38, 20
 _CELL = 128  # pixels of a frame's side at least
 _BETWEEN: Colour = (245, 178, 178)  # border of a predicted frame between two of the video's own
 
@@ -68,22 +68,24 @@ def side_by_side(prediction: Prediction) -> np.ndarray:
     shown = prediction.samples_NTCHW[:MOST_SHOWN]
     samples = [_rgb(sample_TCHW, scale) for sample_TCHW in shown]
     height, width = video_tHW3.shape[1:3]
-    sheet = _Sheet(1 + len(shown), height + 2 * _BORDER, width + 2 * _BORDER)
+    sheet = _Sheet(1 + len(shown), height + 2 * BORDER, width + 2 * BORDER)
     paper = _paper(sheet, [_truth_name(prediction), *sample_names(len(shown))])
     ended = _ended(height, width)
     num_given, ticks_given = len(opening.given_TCHW), (len(opening.given_TCHW) - 1) * per_frame + 1
+    total, sides = ticks_given + len(prediction.times_T), (_MARGIN, paper.width - _MARGIN)
     pictures = []
-    for tick in range(ticks_given + len(prediction.times_T)):
+    for tick in range(total):
         frame, between = divmod(tick, per_frame)
-        is_given = tick < ticks_given
-        picture = np.array(_with_header(paper, tick, ticks_given, prediction))
+        moment = Moment(tick, ticks_given, total)
+        is_given = moment.is_given
+        picture = np.array(with_header(paper, sides, _words(tick, is_given, prediction), moment))
         there = frame < len(video_tHW3)
         colour = style.GIVEN if frame < num_given else style.TRUTH if there else style.FAINT
-        _paste(picture, sheet.corner(0), video_tHW3[frame] if there else ended, colour)
+        put_frame(picture, sheet.corner(0), video_tHW3[frame] if there else ended, colour)
         for cell, sample_tHW3 in enumerate(samples, start=1):
             pixels = video_tHW3[frame] if is_given else sample_tHW3[tick - ticks_given]
             colour = style.GIVEN if is_given else _BETWEEN if between else style.PREDICTED
-            _paste(picture, sheet.corner(cell), pixels, colour)
+            put_frame(picture, sheet.corner(cell), pixels, colour)
         pictures.append(picture)
     return np.stack(pictures)
 
@@ -124,7 +126,7 @@ def _ended(height: int, width: int) -> np.ndarray:
     """What stands where there is no true frame: HW3."""
     image = Image.new("RGB", (width, height), style.PAPER)
     draw = ImageDraw.Draw(image)
-    letters = max(9, min(_LETTERS, width // 6))
+    letters = max(9, min(LETTERS, width // 6))
     for line, word in enumerate(("video", "ended")):
         style.write(draw, (width / 2, height / 2 + (line - 0.5) * 1.3 * letters), word, letters, style.TRUTH, "mm")
     return np.array(image)
@@ -136,34 +138,15 @@ def _paper(sheet: _Sheet, names: list[str]) -> Image.Image:
     draw = ImageDraw.Draw(image)
     for cell, name in enumerate(names):
         top, left = sheet.corner(cell)
-        style.write(draw, (left, top - _NAME / 2), name, _LETTERS, style.INK, "lm")
+        style.write(draw, (left, top - _NAME / 2), name, LETTERS, style.INK, "lm")
     return image
 
 
-def _with_header(paper: Image.Image, tick: int, ticks_given: int, prediction: Prediction) -> Image.Image:
-    """A copy of the paper with "given" or "predicted", the number of the frame, and the bar of time."""
-    image, per_frame = paper.copy(), prediction.wish.per_frame
-    draw = ImageDraw.Draw(image)
-    left, right = _MARGIN, image.width - _MARGIN
+def _words(tick: int, is_given: bool, prediction: Prediction) -> tuple[str, str]:
+    """What the header says: given or predicted, and the number of the frame."""
+    per_frame = prediction.wish.per_frame
     frame, between = divmod(tick, per_frame)
-    total, is_given = ticks_given + len(prediction.times_T), tick < ticks_given
-    word, colour = ("given", style.GIVEN) if is_given else ("predicted", style.PREDICTED)
-    if between and not is_given:
-        word = "predicted, between frames"
+    word = "given" if is_given else "predicted, between frames" if between else "predicted"
     number = f"{frame + 1}" + (f" + {between}/{per_frame}" if between else "")
     last = len(prediction.opening.given_TCHW) + prediction.wish.n_future
-    style.write(draw, (left, 14), word, _LETTERS + 2, colour, "lm")
-    style.write(draw, (right, 14), f"frame {number} of {last}", _LETTERS, style.INK, "rm")
-    step = (right - left) / total
-    draw.rectangle((left, 28, right - 1, 31), fill=style.FAINT)
-    draw.rectangle((left, 28, left + step * min(tick + 1, ticks_given) - 1, 31), fill=style.GIVEN)
-    if not is_given:
-        draw.rectangle((left + step * ticks_given, 28, left + step * (tick + 1) - 1, 31), fill=style.PREDICTED)
-    return image
-
-
-def _paste(picture: np.ndarray, corner: tuple[int, int], frame_HW3: np.ndarray, colour: Colour) -> None:
-    """Put a frame with a border of `colour` into `picture`."""
-    (top, left), (height, width) = corner, frame_HW3.shape[:2]
-    picture[top : top + height + 2 * _BORDER, left : left + width + 2 * _BORDER] = colour
-    picture[top + _BORDER : top + _BORDER + height, left + _BORDER : left + _BORDER + width] = frame_HW3
+    return word, f"frame {number} of {last}"

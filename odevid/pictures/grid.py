@@ -14,12 +14,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from odevid.pictures import style
-from odevid.pictures.style import Colour, Frames
+from odevid.pictures.playing import BORDER, LETTERS, Moment, put_frame, with_header
+from odevid.pictures.style import Frames
 
-BORDER = 3  # pixels of coloured border around a frame
 GAP = 5  # pixels between borders
 HEADER = 40
-LETTERS = 13
 MARGIN = 10
 
 
@@ -77,11 +76,13 @@ def video_grid(context: Frames, truth: Frames, predictions: Mapping[str, Frames]
     num_given, num_frames = given.shape[1], videos[0].shape[1]
     pictures = []
     for t in range(num_frames):
-        picture = np.array(_with_header(background, layout, t, num_given, num_frames))
+        moment = Moment(t, num_given, num_frames)
+        words = "given" if moment.is_given else "predicted", f"{t + 1} / {num_frames}"
+        picture = np.array(with_header(background, (gutter, layout.width - MARGIN), words, moment))
         for row, video in enumerate(videos):
-            colour = style.GIVEN if t < num_given else style.TRUTH if row == 0 else style.PREDICTED
+            colour = style.GIVEN if moment.is_given else style.TRUTH if row == 0 else style.PREDICTED
             for column in range(layout.num_columns):
-                _paste(picture, layout.corner(row, column), video[column, t], colour)
+                put_frame(picture, layout.corner(row, column), video[column, t], colour)
         pictures.append(picture)
     return np.stack(pictures)
 
@@ -94,27 +95,3 @@ def _background(layout: _Layout, names: list[str]) -> Image.Image:
         middle = layout.corner(row, 0)[0] + BORDER + layout.cell_height / 2
         style.write(draw, (layout.gutter - 8, middle), name, LETTERS, style.INK, "rm")
     return image
-
-
-def _with_header(background: Image.Image, layout: _Layout, t: int, num_given: int, num_frames: int) -> Image.Image:
-    """A copy of the background with "given" or "predicted", the number of the frame, and the bar of time."""
-    image = background.copy()
-    draw = ImageDraw.Draw(image)
-    left, right = layout.gutter, layout.width - MARGIN
-    is_given = t < num_given
-    word, colour = ("given", style.GIVEN) if is_given else ("predicted", style.PREDICTED)
-    style.write(draw, (left, 14), word, LETTERS + 2, colour, "lm")
-    style.write(draw, (right, 14), f"{t + 1} / {num_frames}", LETTERS, style.INK, "rm")
-    step = (right - left) / num_frames
-    draw.rectangle((left, 28, right - 1, 31), fill=style.FAINT)
-    draw.rectangle((left, 28, left + step * min(t + 1, num_given) - 1, 31), fill=style.GIVEN)
-    if not is_given:
-        draw.rectangle((left + step * num_given, 28, left + step * (t + 1) - 1, 31), fill=style.PREDICTED)
-    return image
-
-
-def _paste(picture: np.ndarray, corner: tuple[int, int], frame_HW3: np.ndarray, colour: Colour) -> None:
-    """Put a frame with a border of `colour` into `picture`."""
-    (top, left), (height, width) = corner, frame_HW3.shape[:2]
-    picture[top : top + height + 2 * BORDER, left : left + width + 2 * BORDER] = colour
-    picture[top + BORDER : top + BORDER + height, left + BORDER : left + BORDER + width] = frame_HW3

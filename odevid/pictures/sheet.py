@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw
 
 from odevid.pictures import style
 from odevid.pictures.gif import save_gif, save_mp4
+from odevid.pictures.playing import put_frame
 from odevid.pictures.style import Colour, Frames
 
 BORDER = 2  # pixels of coloured border around a frame
@@ -110,10 +111,7 @@ def sheet(cells: Cells, words: Lettering) -> np.ndarray:
     for row, line in enumerate(cells):
         for column, cell in enumerate(line):
             if cell is not None:
-                top, left = places.top(row), places.left(column)
-                picture[top : top + places.cell_height, left : left + places.cell_width] = cell.border
-                inside = slice(top + BORDER, top + places.cell_height - BORDER)
-                picture[inside, left + BORDER : left + places.cell_width - BORDER] = cell.frame_HW3
+                put_frame(picture, (places.top(row), places.left(column)), cell.frame_HW3, cell.border, BORDER)
     return picture
 
 
