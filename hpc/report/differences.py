@@ -45,7 +45,7 @@ def differences(run: RunFacts, evaluation: Evaluation | None) -> list[str]:
         return [f"configs/experiment has no {run.experiment or 'experiment of that name'}: nothing to compare with."]
     found = [*_schedule(run, evaluation, paper), *_model(run, paper), *_data(run, paper), *_other(run, paper)]
     if evaluation is None:
-        return [*found, f"{run.no_scores}. There is no number to compare."]
+        return [*found, f"There is no number to compare: {run.no_scores_word}."]
     return found + _protocol(run, evaluation, paper) + absent(evaluation)
 
 

@@ -83,9 +83,14 @@ class RunFacts:
         return f"The scores are those of {name}, made at the model's own time step: {why}"
 
     @property
+    def is_unreadable(self) -> bool:
+        """Whether there are scores of the run that cannot be read."""
+        return self.folder.evaluation in self.unreadable
+
+    @property
     def no_scores(self) -> str:
         """Why there is no `evaluation`, in words."""
-        if self.folder.evaluation in self.unreadable:
+        if self.is_unreadable:
             return self.unreadable[self.folder.evaluation]
         if self.evaluations:
             names = ", ".join(found.folder.name for found in self.evaluations)
@@ -95,7 +100,7 @@ class RunFacts:
     @property
     def no_scores_word(self) -> str:
         """The same for a field of a table."""
-        if self.folder.evaluation in self.unreadable:
+        if self.is_unreadable:
             return "scores cannot be read"
         return "not evaluated at its own time step" if self.evaluations else "not evaluated"
 
@@ -203,8 +208,8 @@ def _evaluations(folder: RunFolder, troubles: list[str]) -> tuple[list[Evaluatio
         try:
             found.append(Evaluation(path, read_scores(path)))
         except (ConfigError, ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            known = isinstance(error, ConfigError)
-            unreadable[path] = str(error) if known else f"{path / SCORES} cannot be read: {error!r}"
+            known, what = isinstance(error, ConfigError), f"{type(error).__name__}: {error}"
+            unreadable[path] = str(error) if known else f"{path / SCORES} cannot be read ({what})"
     troubles += unreadable.values()
     return found, unreadable
 

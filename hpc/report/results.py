@@ -31,9 +31,8 @@ def headline(run: RunFacts) -> list[Block]:
     """The main numbers of one run as cards, each with the paper's."""
     blocks: list[Block] = []
     if run.evaluation is None:
-        blocks.append(
-            Paragraph(f"{run.no_scores}. There is no number for the tables; this command makes them:", "missing")
-        )
+        text = f"{run.no_scores}. There is no number for the tables; this command makes them:"
+        blocks.append(Paragraph(text, "warning" if run.is_unreadable else "missing"))
         blocks.append(Commands([evaluate_command(run, run.folder.path)]))
         return blocks
     if run.evaluation_from:
@@ -80,14 +79,18 @@ def overview(runs: Sequence[RunFacts]) -> Table:
         cells = [Cell(run.name, run.state[0]), Cell(words[0]), Cell(words[1], total)]
         for name in HEADLINE:
             if run.evaluation is None:
-                unread = run.folder.evaluation in run.unreadable
-                cells.append(Cell("cannot be read" if unread else "not computed", missing=True))
+                cells.append(_no_number(run))
             else:
                 cells.append(Cell((cell := _main(run.evaluation, name)).text, missing=cell.missing))
         rows.append(Row(cells))
     names = ["run", "experiment", "steps", *(numbers.metric(name).head for name in HEADLINE)]
     notes = ["PSNR, SSIM and LPIPS: best of the samples of each test video. FVD: one sample per video."]
     return Table([Cell(name) for name in names], rows, notes, text_columns=2, name="overview")
+
+
+def _no_number(run: RunFacts) -> Cell:
+    """Of a run without an evaluation."""
+    return Cell("cannot be read" if run.is_unreadable else "not computed", missing=True)
 
 
 def _main(evaluation: Evaluation, name: str) -> Cell:
@@ -153,7 +156,7 @@ def _rows_of(run: RunFacts, metrics: Sequence[str]) -> list[Row]:
     rows = [Row([Cell(f"{run.name}{step}")], "head")]
     evaluation = run.evaluation
     if evaluation is None:
-        missing = [Cell("not computed", missing=True) for _ in metrics]
+        missing = [_no_number(run) for _ in metrics]
         return [*rows, Row([Cell(run.no_scores_word, missing=True), Cell("–"), *missing])]
     methods = list(dict.fromkeys(line.method for line in evaluation.scores.table))
     for method in methods:
@@ -192,7 +195,7 @@ def _half(half_width: float, decimals: int) -> str:
 def _warnings(runs: Sequence[RunFacts]) -> list[Block]:
     found: list[Block] = []
     for run in runs:
-        if run.evaluation_from or run.folder.evaluation in run.unreadable:
+        if run.evaluation_from or run.is_unreadable:
             found.append(Paragraph(f"{run.name}: {run.evaluation_from or run.no_scores}.", "warning"))
         fvd = run.evaluation.scores.fvd if run.evaluation else None
         if fvd and fvd.videos <= fvd.dimension:

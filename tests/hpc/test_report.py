@@ -200,7 +200,7 @@ def test_differences_of_samples_data_and_digits_are_told(tmp_path):
         " ".join(found)
     )
     assert any(line.startswith("Other digits: the embedded ones") for line in found)
-    assert found[-1] == "Not evaluated on its test split yet. There is no number to compare."
+    assert found[-1] == "There is no number to compare: not evaluated."
     add_evaluation(folder, scores_of(samples=3))
     run = gather_run(folder)
     assert "Fewer samples per test video: 3; published 100." in differences(run, run.evaluation)
@@ -419,7 +419,7 @@ def test_a_killed_run_with_a_torn_journal_and_torn_scores_is_reported(run):
     before = page.words.partition("Configuration of kth/first")[0]
     assert before.count("scores.json cannot be read") >= 2, "said where the number is missing, not in Provenance alone"
     assert "Not evaluated on its test split yet" not in page.words
-    assert page.cell("results", "scores cannot be read", "PSNR") == "not computed"
+    assert page.cell("results", "scores cannot be read", "PSNR") == "cannot be read"
     second = whole_run(run.path.parent / "second")
     assert report(run, second, out=run.path / "two.html").cell("overview", "kth/first", "PSNR") == "cannot be read"
 
