@@ -80,6 +80,6 @@ def _check(out: Path) -> None:
     except OSError as error:
         raise ConfigError(f"--out {out}: {error.strerror}; {TYPE}") from error
     if is_folder:
-        raise ConfigError(f"--out {out} is a folder, not a file: such as --out {out / 'report.html'}")
+        raise ConfigError(f"{out} is a folder, not a file: give one, such as --out {out / 'report.html'}")
     if not has_folder:
         raise ConfigError(f"--out {out}: there is no folder {out.parent}; {TYPE}")

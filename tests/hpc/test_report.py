@@ -464,7 +464,7 @@ def test_the_page_needs_nothing_but_itself(made, page):
         (["run={run}", "train.steps=3"], "what is train.steps=3?"),
         (["run={run}", "run={run}"], "once is enough"),
         (["run={run}", "--out", "{tmp}/no/such/page.html"], "there is no folder"),
-        (["run={run}", "--out", "{tmp}"], "{tmp} is a folder, not a file: such as --out {tmp}/report.html"),
+        (["run={run}", "--out", "{tmp}"], "{tmp} is a folder, not a file: give one, such as --out {tmp}/report.html"),
         (["run={run}", "--out", "{tmp}/" + 300 * "x"], "File name too long; give a file in a folder"),
         (["run={run}", "--out", "/proc/x.html"], "/proc/x.html cannot be written (No such file or directory); give a"),
         (["{tmp}"], "no config.yaml there, so it is not a run folder"),
