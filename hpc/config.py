@@ -160,7 +160,9 @@ class EvalConfig:
     test_clips: int = 0
     """Clips of `evaluate`; 0: the whole test split."""
     test_num_frames: int = 25
+    """Frames of a test clip, conditioning included."""
     test_samples: int = 100
+    """Futures sampled per test clip."""
     batch: int = 16
     """Clips per rank and pass."""
     chunk: int = 0
@@ -184,6 +186,7 @@ class EvalConfig:
     random_samples: int = 2
     """Samples shown there beside the best and the worst: the first ones drawn."""
     seed: int = 1
+    """Of the samples' noise."""
     checkpoint: str = "last"
     """Weights that `evaluate` and `export` use: last, or best by validation."""
     best_metric: str = "psnr"

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hpc import config as configs
-from hpc import evaluate_help
 from hpc.config import ConfigError
+from hpc.evaluation import help as help_of_evaluate
 from hpc.machine import has_slurm
 
 EPILOG = """\
@@ -320,9 +320,9 @@ def _evaluate_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="launch.py evaluate",
         usage="launch.py evaluate run=RUN [key=value ...] [flags]",
-        description=evaluate_help.DESCRIPTION,
+        description=help_of_evaluate.DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=evaluate_help.epilog(),
+        epilog=help_of_evaluate.epilog(),
     )
     parser.add_argument("words", nargs="*", metavar="run=RUN key=value", help="the run folder; keys as listed below")
     _add_flags(parser)

@@ -37,13 +37,6 @@ Scores and pictures go to RUN/evaluation/; `report run=RUN` sets them beside the
 OF_VALIDATIONS = ("every", "clips", "num_frames", "samples")
 """Fields of EvalConfig that say how a training validates: not told here."""
 
-PLAIN = {
-    "test_num_frames": "Frames of a test clip, conditioning included.",
-    "test_samples": "Futures sampled per test clip.",
-    "seed": "Draws the samples.",
-}
-"""Of fields without words of their own."""
-
 _WIDTH = 120
 _INDENT = 26
 
@@ -55,7 +48,7 @@ def epilog() -> str:
 
 def keys() -> dict[str, str]:
     """`eval.KEY` -> what it does, as `EvalConfig` says."""
-    said = PLAIN | _docstrings()
+    said = _docstrings()
     return {f"eval.{item.name}": said[item.name] for item in fields(EvalConfig) if item.name not in OF_VALIDATIONS}
 
 
