@@ -201,6 +201,11 @@ class EvalConfig:
         _at_least("eval", self, 0, "chunk", "pictures", "random_samples")
         for metric in self.metrics:
             _choice("eval.metrics", metric, METRICS)
+            _require(self.metrics.count(metric) == 1, f"eval.metrics={self.metrics}: {metric} is there twice")
+        _require(
+            self.metrics != ["fvd"],
+            "eval.metrics=[fvd]: add a metric of frames, such as psnr, by which the best and worst samples are chosen",
+        )
         _require(
             all(step >= 1 for step in self.substeps), f"eval.substeps={self.substeps}: expected whole numbers >= 1"
         )
