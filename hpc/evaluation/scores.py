@@ -98,7 +98,7 @@ class Scores:
     """Everything that an evaluation found."""
 
     about: dict[str, Any]
-    """step, config, code, date, data, torch."""
+    """step, config, code, date, data, torch, and identity: a digest of all that the numbers depend on."""
     protocol: dict[str, Any]
     """num_clips, clips_of_split, num_context, num_frames, samples, seed, substeps, metrics, ..."""
     table: list[Score]

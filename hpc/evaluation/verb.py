@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -25,7 +26,7 @@ from hpc.evaluation.parts import PartStore
 from hpc.evaluation.protocol import Protocol, protocol_of
 from hpc.evaluation.results import format_table, move_former, table_rows, write_results
 from hpc.evaluation.scorers import FRECHET_CACHE, Scorers, fvd_scores, scorers_for
-from hpc.evaluation.scores import FvdScores
+from hpc.evaluation.scores import FvdScores, read_scores
 from hpc.export import load_predictor
 from hpc.run_folder import RunFolder
 from hpc.stop import StopCause, StopFlag
@@ -115,7 +116,9 @@ class _Test:
     def run(self, world: World, watch: Watch) -> None:
         """Collective: score, and on rank 0 write and tell."""
         real_is_known = world.on_rank_0(self._prepare)
-        store = PartStore(self.where, self._identity(real_is_known))
+        if self.protocol.substeps and world.on_rank_0(self._is_done):
+            return
+        store = PartStore(self.where, self._identity(f"real is known: {real_is_known}"))
         if world.rank == 0:
             self._announce(store)
         with progress_bar("evaluate", enabled=world.rank == 0) as progress:
@@ -153,6 +156,16 @@ class _Test:
             ) from error
         return self._load_real()
 
+    def _is_done(self) -> bool:
+        """Whether these very scores are there: of several time steps, a stop may have come after the first ones."""
+        try:
+            done = read_scores(self.where).about.get("identity") == self._identity()
+        except (ConfigError, KeyError, TypeError, ValueError):
+            return False
+        if done:
+            print(f"{self.where} has these scores; to compute them again: rm -r {shlex.quote(str(self.where))}")
+        return done
+
     def _announce(self, store: PartStore) -> None:
         """N and what it means, before the hours begin."""
         protocol = self.protocol
@@ -182,16 +195,17 @@ class _Test:
         protocol = self.protocol
         return f"{self.source.fingerprint} test {protocol.num_clips} x {protocol.num_frames} frames"
 
-    def _identity(self, real_is_known: bool) -> str:
-        """Everything that the scores of a clip depend on."""
+    def _identity(self, *more: str) -> str:
+        """A digest of everything that the scores of a clip depend on, and of more."""
         digest = hashlib.sha256()
         for name, tensor in self.model.state_dict().items():
             digest.update(name.encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         protocol = {**asdict(self.protocol), "batch": 0, "chunk": 0}
         names = [metric.name for metric in self.scorers.metrics]
-        words = [protocol, names, real_is_known, self.config.train.precision, self.source.fingerprint, code_version()]
-        return json.dumps([digest.hexdigest(), *words])
+        words = [protocol, names, self.config.train.precision, self.source.fingerprint, code_version(), *more]
+        digest.update(json.dumps(words).encode())
+        return digest.hexdigest()
 
     def _report(self, found: Evaluation) -> None:
         fvd = self._fvd(found)
@@ -202,6 +216,7 @@ class _Test:
             "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
             "data": self.source.fingerprint,
             "torch": torch.__version__,
+            "identity": self._identity(),
         }
         protocol = {**asdict(self.protocol), "metrics": [metric.name for metric in self.scorers.metrics]}
         if former := move_former(self.where, self.step, protocol):
@@ -215,7 +230,6 @@ class _Test:
         )
         for name, path in scores.files.items():
             print(f"{name:12} {self.where / path}")
-
         if self.config.log.wandb != "disabled":
             from hpc.tracking.evaluation_mirror import mirror_evaluation
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from hpc import config as configs
 from hpc.config import ConfigError, EvalConfig
 from hpc.distributed import World
 from hpc.evaluation import verb
@@ -22,6 +23,7 @@ from hpc.evaluation.results import format_table, move_former, table_rows, write_
 from hpc.evaluation.scorers import Scorers, fvd_scores, scorers_for
 from hpc.evaluation.scores import read_scores
 from hpc.noise import step_generator
+from hpc.run_folder import RunFolder
 from odevid import build_model
 from odevid.config import SRVPConfig
 from odevid.metrics.best_of import PSNR, SSIM
@@ -328,6 +330,20 @@ def _of_broken_weights(world: World) -> str:
     with pytest.raises(ConfigError) as caught:
         evaluate(model, Squares(), PROTOCOL, world, autocast=contextlib.nullcontext)  # type: ignore[arg-type]
     return str(caught.value)
+
+
+def _twice_at_two_time_steps(world: World, folder: Path) -> list[bool]:
+    config, dates = configs.load("srvp_smmnist", "test"), []
+    for substeps, samples in ((2, 4), (2, 4), (2, 3)):
+        protocol = replace(PROTOCOL, substeps=substeps, samples=samples, num_clips=1)
+        test = verb._Test(config, RunFolder(folder), _model(), 3, Squares(), protocol, Scorers(), folder)  # type: ignore[arg-type]
+        test.run(world, Watch())
+        dates.append((folder / "scores.json").stat().st_mtime_ns)
+    return [dates[0] == dates[1], dates[1] == dates[2]]
+
+
+def test_of_several_time_steps_those_that_are_scored_are_not_scored_again_after_a_stop(tmp_path):
+    assert on_ranks(1, _twice_at_two_time_steps, tmp_path)[0] == [True, False], "the third has another protocol"
 
 
 def test_weights_that_predict_nan_are_told_with_the_clip_and_the_way_out():
