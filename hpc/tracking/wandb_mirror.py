@@ -42,6 +42,8 @@ ID_FILE = "wandb_id"
 DEFAULT_URL = "https://api.wandb.ai"
 REACH_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
+_ROW = re.compile(r'"type": ?"history"')
+"""A summary names a step too, and may reach the disk before its row, which an end in between then costs."""
 _STEP = re.compile(r'"_step": ?(\d+)')
 INIT_TIMEOUT_S = 30.0
 FINISH_TIMEOUT_S = 20.0
@@ -268,7 +270,8 @@ def _last_step(folder: Path) -> int | None:
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)]
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             done = subprocess.run(command, capture_output=True, text=True, timeout=READ_TIMEOUT_S, check=False)
-            return max(map(int, _STEP.findall(done.stdout)), default=None)
+            rows = [line for line in done.stdout.splitlines() if _ROW.search(line)]
+            return max((int(step) for line in rows for step in _STEP.findall(line)), default=None)
     return None
 
 

@@ -29,7 +29,7 @@ from hpc.tracking.__main__ import main
 from hpc.tracking.evaluation_mirror import mirror_evaluation
 from hpc.tracking.journal import read_records, surviving
 from hpc.tracking.tracker import Tracker
-from hpc.tracking.wandb_mirror import choose_mode, kept_id, row
+from hpc.tracking.wandb_mirror import choose_mode, kept_id, last_offline_step, row
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = {"seed": 3, "log": {"project": "tests", "group": "mirrors"}}
@@ -464,3 +464,19 @@ def test_with_wandb_disabled_an_evaluation_starts_nothing(run_dir):
     scores, where = an_evaluation(run_dir)
     mirror_evaluation(RunFolder(run_dir), run_config("disabled"), scores, where)
     assert [path.name for path in run_dir.iterdir()] == ["evaluation"]
+
+
+def test_a_row_whose_summary_alone_reached_the_disk_is_written_again(tmp_path, monkeypatch):
+    """Found where a preemption ended W&B's service between the two."""
+    folder = tmp_path / "wandb" / "offline-run-20260101_000000-abc"
+    folder.mkdir(parents=True)
+    (folder / "run-abc.wandb").touch()
+    lines = [
+        {"num": 2, "type": "history", "history": {"item": {"_step": 234, "step": 183}, "step": {"num": 234}}},
+        {"num": 3, "type": "summary", "summary": {"update": {"_step": 235, "step": 184}}},
+    ]
+    output = "\n".join(json.dumps(line, separators=(",", ":")) for line in lines)
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, stdout=output, stderr="")
+    )
+    assert last_offline_step(tmp_path, "abc") == 234
