@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import pickle
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -151,11 +152,12 @@ class PartStore:
 
     def read(self, samples: int) -> list[ClipPart]:
         """Parts of those clips of which all `samples` samples are there."""
-        parts = [
-            _part(kept)
-            for path in sorted(self.folder.glob("*.pt"))
-            for kept in torch.load(path, map_location="cpu", weights_only=True)
-        ]
+        parts: list[ClipPart] = []
+        for path in sorted(self.folder.glob("*.pt")):
+            try:
+                parts += map(_part, torch.load(path, map_location="cpu", weights_only=True))
+            except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+                print(f"WARNING: {path} is damaged, its clips are scored again: {error}", flush=True)
         return [part for of_clip in by_clip(parts).values() for part in _whole(of_clip, samples)]
 
     def clear(self) -> None:

@@ -352,11 +352,15 @@ def test_weights_that_predict_nan_are_told_with_the_clip_and_the_way_out():
     assert "eval.checkpoint=best" in message
 
 
-def test_parts_of_other_weights_and_parts_of_clips_that_lack_samples_are_not_taken(tmp_path):
+def test_parts_of_other_weights_damaged_ones_and_those_that_lack_samples_are_not_taken(tmp_path, capsys):
     on_ranks(1, _evaluate, replace(PROTOCOL, num_clips=1), tmp_path)
     assert not PartStore(tmp_path, "other weights").read(4)
     store = PartStore(tmp_path, "these weights")
     assert [part.index for part in store.read(4)] == [0]
     assert not store.read(8), "four of eight samples"
+    (path,) = store.folder.iterdir()
+    path.write_bytes(path.read_bytes()[:-1000])
+    assert not store.read(4), "damaged: scored again"
+    assert f"WARNING: {path} is damaged" in capsys.readouterr().out
     store.clear()
     assert not list(tmp_path.iterdir())
