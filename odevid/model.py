@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from odevid.config import SRVPConfig
+from odevid.config import ModelConfig
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
@@ -23,11 +23,16 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 class VideoModel(nn.Module, ABC):
     """A model that can be trained on clips and that predicts the frames that follow a clip."""
 
-    config: SRVPConfig
+    config: ModelConfig
 
     @property
     def own_substeps(self) -> int | None:
         """Solver steps per frame in training, which `substeps` of a prediction refines; None: there is no time step."""
+        return self.config.own_substeps
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the last `loss` may not be finite, in words, if the model knows; None: nothing to tell."""
         return None
 
     @abstractmethod
@@ -40,6 +45,8 @@ class VideoModel(nn.Module, ABC):
     @abstractmethod
     def loss(self, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Named scalars averaged over the clips of `batch`; "loss" is the one to minimise.
+
+        A name that ends in "_max" is a maximum: over passes, steps and ranks it is not averaged.
 
         `batch["video"]` is float BTCHW in [0, 1]; `noise` are the same clips' rows of `draw_noise`, on the same device.
         """

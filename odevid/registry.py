@@ -5,13 +5,17 @@ In: one of the dataclasses of `odevid.config.MODELS`. Out: a `VideoModel`, fresh
 
 from importlib import import_module
 
-from odevid.config import MODELS, SRVPConfig
+from odevid.config import MODELS, ModelConfig
 from odevid.model import VideoModel
 
-_CLASSES = {"srvp": ("odevid.models.srvp", "SRVP")}
+_CLASSES = {
+    "srvp": ("odevid.models.srvp", "SRVP"),
+    "enode": ("odevid.models.enode", "EncODE"),
+    "rnnode": ("odevid.models.rnnode", "RNNODE"),
+}
 
 
-def build_model(config: SRVPConfig) -> VideoModel:
+def build_model(config: ModelConfig) -> VideoModel:
     """The model that `config` describes, in training mode on the CPU.
 
     Raises:

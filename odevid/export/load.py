@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from odevid.config import MODELS, SRVPConfig
+from odevid.config import ModelConfig, model_config
 from odevid.model import VideoModel
 from odevid.registry import build_model
 
@@ -22,13 +22,13 @@ FORMAT = "odevid-model"
 VERSION = 1
 
 
-def save_model(path: str | Path, config: SRVPConfig, weights: dict[str, Tensor]) -> None:
+def save_model(path: str | Path, config: ModelConfig, weights: dict[str, Tensor]) -> None:
     """Write `weights` (a state dict) with `config` to `path`, which appears only when complete."""
     path = Path(path)
     content = {
         "format": FORMAT,
         "version": VERSION,
-        "config": dataclasses.asdict(config),
+        "config": dataclasses.asdict(config),  # type: ignore[call-overload]
         "weights": {name: tensor.detach().cpu() for name, tensor in weights.items()},
     }
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -75,11 +75,8 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _config(path: Path, values: dict[str, Any]) -> SRVPConfig:
-    kind = MODELS.get(str(values.get("name")))
-    if kind is None:
-        raise ValueError(f"{path} holds a model named {values.get('name')!r}; known: {', '.join(MODELS)}")
+def _config(path: Path, values: dict[str, Any]) -> ModelConfig:
     try:
-        return kind(**values)
-    except TypeError as error:
-        raise ValueError(f"{path}: its config does not fit {kind.__name__}: {error}") from error
+        return model_config(values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

@@ -54,6 +54,8 @@ class Encoded:
 class SRVP(LatentModel):
     """See the head of this file; `config` gives every size, and the variants without w, without z, MLP and GRU."""
 
+    config: SRVPConfig
+
     def __init__(self, config: SRVPConfig) -> None:
         super().__init__()
         self.config = config
@@ -227,11 +229,6 @@ class SRVP(LatentModel):
                 latent = self._latent(encoded, draw(min(chunk, n_samples - first)))
                 frames_nBTCHW = self._decode_samples(self._states(latent, ticks), shared)
             yield frames_nBTCHW
-
-    @property
-    def own_substeps(self) -> int | None:
-        """Euler steps per frame; None under MLP and GRU dynamics."""
-        return self.config.n_euler_steps if self.dynamics.has_substeps else None
 
     @property
     def has_content(self) -> bool:

@@ -1,7 +1,6 @@
-"""Model configurations: plain dataclasses, checked when they are made, and no torch.
+"""Settings of SRVP (Franceschi et al. 2020), and the five that its paper publishes.
 
-In: the numbers of an experiment. Out: a validated config that `odevid.registry.build_model` turns into a model.
-`MODELS` maps the name of each model to its dataclass; `PUBLISHED_SRVP` holds the five settings of the SRVP paper.
+In: numbers. Out: a checked `SRVPConfig`.
 """
 
 from collections.abc import Mapping
@@ -9,13 +8,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-FRAME_SIZE = 64
-ARCHITECTURES = ("dcgan", "vgg")
+from odevid.config.base import ARCHITECTURES, ModelConfig
+
 DYNAMICS = ("residual", "mlp", "gru")
 
 
 @dataclass
-class SRVPConfig:
+class SRVPConfig(ModelConfig):
     """Stochastic latent residual video predictor (Franceschi et al. 2020), on 64x64 frames.
 
     Defaults are the published stochastic Moving MNIST setting. Sizes are counts; `obs_scale` is the *standard
@@ -54,45 +53,38 @@ class SRVPConfig:
     split_decoder: bool = True
 
     @property
-    def frame_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width (pixels) of the frames that the model takes."""
-        return self.nc, FRAME_SIZE, FRAME_SIZE
+    def min_context(self) -> int:
+        return self.nt_inf
+
+    @property
+    def min_clip(self) -> int:
+        return max(self.nt_inf, 2)
+
+    @property
+    def clip_needs(self) -> str:
+        return f"y_0 is inferred from model.nt_inf={self.nt_inf}"
+
+    @property
+    def own_substeps(self) -> int | None:
+        return self.n_euler_steps if self.continuous else None
+
+    @property
+    def continuous(self) -> bool:
+        """MLP and GRU dynamics map one frame to the next."""
+        return self.dynamics == "residual"
 
     def __post_init__(self) -> None:
-        self._check_choices()
+        self._choose("name", ("srvp",))
+        self._choose("architecture", ARCHITECTURES)
+        self._choose("dynamics", DYNAMICS)
         self._check_sizes()
         self._check_dynamics()
 
-    def _check_choices(self) -> None:
-        for field, value, known in (
-            ("name", self.name, ("srvp",)),
-            ("architecture", self.architecture, ARCHITECTURES),
-            ("dynamics", self.dynamics, DYNAMICS),
-        ):
-            if value not in known:
-                raise ValueError(f"model.{field} is {value!r}; choose one of {', '.join(known)}")
-
     def _check_sizes(self) -> None:
-        for field in (
-            "nc",
-            "nf",
-            "nhx",
-            "nh_inf",
-            "nlayers_inf",
-            "ny",
-            "n_euler_steps",
-            "nh_res",
-            "nlayers_res",
-            "nt_inf",
-        ):
-            if getattr(self, field) < 1:
-                raise ValueError(f"model.{field} is {getattr(self, field)}; it must be at least 1")
-        for field in ("nz", "beta_y", "beta_z", "l2_res"):
-            if getattr(self, field) < 0:
-                raise ValueError(f"model.{field} is {getattr(self, field)}; it must not be negative")
-        for field in ("obs_scale", "res_gain"):
-            if not getattr(self, field) > 0:
-                raise ValueError(f"model.{field} is {getattr(self, field)}; it must be positive")
+        self._at_least(1, "nc", "nf", "nhx", "nh_inf", "nlayers_inf", "ny", "n_euler_steps", "nh_res", "nlayers_res")
+        self._at_least(1, "nt_inf")
+        self._at_least(0, "nz", "beta_y", "beta_z", "l2_res")
+        self._positive("obs_scale", "res_gain")
         if self.nt_cond < self.nt_inf:
             raise ValueError(
                 f"model.nt_cond is {self.nt_cond} but y_0 is inferred from model.nt_inf = {self.nt_inf} frames; "
@@ -113,8 +105,6 @@ class SRVPConfig:
         if self.dynamics == "gru" and self.nz == 0:
             raise ValueError("model.nz is 0, but gru dynamics take z as their input; set model.nz or model.dynamics")
 
-
-MODELS: Mapping[str, type[SRVPConfig]] = MappingProxyType({"srvp": SRVPConfig})
 
 # Settings of the paper as its released code gives them. `obs_scale` is a standard deviation there too.
 _MNIST: dict[str, Any] = {}
