@@ -1,0 +1,196 @@
+"""Adaptive steps and the continuous adjoint: torchdiffeq, with its traps closed.
+
+In: a field module f(t, y), the state at the start, times. Out: the states there, how often the field was evaluated, and
+in words what went wrong, if something did. Closed here: the first step is given (else gradients flow through a
+heuristic that guesses it); the error of a step is the largest of any sample, not the mean over the batch, so that one
+fast sample is not solved badly among slow ones; times need be neither sorted nor distinct nor after the start; the
+adjoint knows all parameters of the field; what torchdiffeq asserts deep inside, forward or backward, becomes states or
+gradients that are not a number, connected to everything that a gradient should reach, and a reason.
+
+Axes: B states, T times, D size of a state.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torchdiffeq
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from odevid.ode.fixed import NODE_TOLERANCE
+
+TORCHDIFFEQ_NAMES = {"rk4_38": "rk4", "heun": "heun2"}
+"""Our name -> torchdiffeq's, where they differ."""
+
+
+class _GaveUp(Exception):
+    """More steps than allowed."""
+
+
+class _Counted(nn.Module):
+    """The field, counting its evaluations and the solver's steps."""
+
+    def __init__(self, field: nn.Module, max_steps: int) -> None:
+        super().__init__()
+        self.field = field
+        self.max_steps = max_steps
+        self.evaluations = self.steps = 0
+
+    def forward(self, time: Tensor, state: Tensor) -> Tensor:
+        self.evaluations += 1
+        slope: Tensor = self.field(time, state)
+        return slope
+
+    def callback_step(self, _time: Tensor, _state: Tensor, _step: Tensor) -> None:
+        """torchdiffeq calls this before every step, accepted or not."""
+        self.steps += 1
+        if self.steps > self.max_steps:
+            raise _GaveUp
+
+
+@dataclass(frozen=True)
+class Request:
+    """What torchdiffeq is to do."""
+
+    method: str
+    adjoint: bool
+    rtol: float
+    atol: float
+    step: float
+    """First step (adaptive methods), longest step (fixed ones)."""
+    fixed: bool
+    max_steps: int
+
+
+@dataclass(frozen=True)
+class Found:
+    """States BTD, evaluations of the field, and why it failed if it did."""
+
+    states_BTD: Tensor
+    evaluations: int
+    failure: str | None
+
+
+def worst_sample_norm(error: Tensor) -> Tensor:
+    """Largest over samples (axis 0) of the root mean square over the rest: what a step's error is judged by."""
+    return error.flatten(1).square().mean(dim=1).sqrt().max() if error.ndim > 1 else error.abs().max()
+
+
+def solve_with_torchdiffeq(
+    field: nn.Module, initial_BD: Tensor, times: Sequence[float], start: float, request: Request
+) -> Found:
+    """States at `times`, in that order."""
+    counted = _Counted(field, request.max_steps)
+    found: dict[float, Tensor] = {start: initial_BD}
+    for ways in ([time for time in times if time > start], [time for time in times if time < start]):
+        if not ways:
+            continue
+        distinct = sorted(set(ways), reverse=ways[0] < start)
+        grid = torch.tensor([start, *distinct], dtype=torch.float64, device=initial_BD.device)
+        try:
+            states_TBD = _integrate(counted, initial_BD, grid, request)
+        except (AssertionError, _GaveUp) as error:
+            broken = _not_a_number(initial_BD, counted, len(times))
+            return Found(broken, counted.evaluations, _reason(error, request))
+        found.update(zip(distinct, states_TBD[1:].unbind(0), strict=True))
+    return Found(torch.stack([found[time] for time in times], dim=1), counted.evaluations, None)
+
+
+def _integrate(field: _Counted, initial_BD: Tensor, grid: Tensor, request: Request) -> Tensor:
+    options: dict[str, Any] = {"norm": worst_sample_norm}
+    if request.fixed:
+        options = {"grid_constructor": _grid_of_steps(request.step)}
+    else:
+        options["first_step"] = request.step
+    if not request.adjoint:
+        solved: Tensor = torchdiffeq.odeint(
+            field, initial_BD, grid, rtol=request.rtol, atol=request.atol, method=_name(request), options=options
+        )
+        return solved
+    parameters = tuple(parameter for parameter in field.parameters() if parameter.requires_grad)
+    if not torch.is_grad_enabled():
+        return _adjoint(field, initial_BD, grid, request, options, parameters)
+    guarded: Tensor = _Guarded.apply(field, grid, request, options, initial_BD, *parameters)
+    return guarded
+
+
+def _grid_of_steps(step: float) -> Callable[[Any, Tensor, Tensor], Tensor]:
+    """What torchdiffeq asks for its grid: between two times, the fewest equal steps that are no longer than `step`."""
+
+    def grid(_field: Any, _state: Tensor, times: Tensor) -> Tensor:
+        nodes = [times[:1]]
+        for begin, end in itertools.pairwise(times.tolist()):
+            steps = max(1, math.ceil((end - begin) / step - NODE_TOLERANCE))
+            nodes.append(torch.linspace(begin, end, steps + 1, dtype=times.dtype, device=times.device)[1:])
+        return torch.cat(nodes)
+
+    return grid
+
+
+def _name(request: Request) -> str:
+    return TORCHDIFFEQ_NAMES.get(request.method, request.method)
+
+
+def _adjoint(
+    field: _Counted, initial_BD: Tensor, grid: Tensor, request: Request, options: dict[str, Any], parameters: Any
+) -> Tensor:
+    solved: Tensor = torchdiffeq.odeint_adjoint(
+        field,
+        initial_BD,
+        grid,
+        rtol=request.rtol,
+        atol=request.atol,
+        method=_name(request),
+        options=options,
+        adjoint_options={name: value for name, value in options.items() if name != "norm"},
+        adjoint_params=parameters,
+    )
+    return solved
+
+
+class _Guarded(torch.autograd.Function):
+    """odeint_adjoint, whose backward solve gives gradients that are not a number where it would raise."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, field: _Counted, grid: Tensor, request: Request, options: dict[str, Any], *tensors: Tensor
+    ) -> Tensor:
+        initial_BD, *parameters = tensors
+        with torch.enable_grad():
+            ctx.leaf = initial_BD.detach().requires_grad_()
+            ctx.solved = _adjoint(field, ctx.leaf, grid, request, options, tuple(parameters))
+        ctx.parameters = parameters
+        detached: Tensor = ctx.solved.detach()
+        return detached
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_TBD: Tensor) -> tuple[Tensor | None, ...]:
+        inputs = [ctx.leaf, *ctx.parameters]
+        try:
+            grads = torch.autograd.grad(ctx.solved, inputs, grad_TBD, allow_unused=True)
+        except AssertionError:
+            grads = tuple(torch.full_like(tensor, torch.nan) for tensor in inputs)
+        return (None, None, None, None, *grads)
+
+
+def _not_a_number(initial_BD: Tensor, field: nn.Module, num_times: int) -> Tensor:
+    """NaN states BTD whose gradients reach the first state and all parameters, as those of a solve would."""
+    reach = sum((parameter.sum() for parameter in field.parameters()), initial_BD.new_zeros(()))
+    return torch.stack([(initial_BD + reach) * torch.nan] * num_times, dim=1)
+
+
+def _reason(error: Exception, request: Request) -> str:
+    """What torchdiffeq's assertion means to somebody who trains a model."""
+    advice = "the field has become stiff or too steep: lower the learning rate, raise rtol and atol, or use fixed steps"
+    if isinstance(error, _GaveUp) or "max_num_steps" in str(error):
+        return f"{request.method} gave up after max_steps = {request.max_steps} steps: {advice}"
+    if "underflow" in str(error):
+        return f"{request.method} made its step so small that time stood still: {advice}"
+    if "non-finite" in str(error):
+        return f"{request.method} left the finite numbers: {advice}"
+    raise error
