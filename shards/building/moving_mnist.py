@@ -4,7 +4,8 @@ In: a bank of digits (scikit-learn's, or MNIST's files) and the rules of the mot
 
     sequences = 0 (default, as the paper trains)    train, valid: the digits themselves, in blocks; a source opened on
                                                     them draws the motion on the fly, endlessly (moving_mnist.py)
-    sequences = N                                   train: N clips; valid: N / 20 clips of the held-out digits
+    sequences = N                                   train: N clips; valid: N / 20 clips of the held-out digits, longer
+                                                    ones if asked for (--valid-frames)
     test set published | generated | none           test: clips of the test digits, with their latents
 
 Clips are generated from hash(seed, position), so the same options give the same bytes.
@@ -53,6 +54,7 @@ class BuildOptions:
         deterministic: reflect at the walls; otherwise draw a new speed there.
         sequences: training clips to store; 0 stores the digits, for endless training.
         frames: frames of a stored training clip; None for the published 15. Only with ``sequences``.
+        valid_frames: frames of a stored validation clip; None for as many. Only with ``sequences``.
         seed: of stored training clips and of a generated test set.
         test_set: ``published`` is the published construction, each test digit once; ``generated`` has any number of
             clips; or ``none``.
@@ -69,6 +71,7 @@ class BuildOptions:
     deterministic: bool = False
     sequences: int = 0
     frames: int | None = None
+    valid_frames: int | None = None
     seed: int = 0
     test_set: TestSet = "published"
     test_sequences: int | None = None
@@ -80,12 +83,14 @@ class BuildOptions:
             raise ShardError(f"test set {self.test_set!r}: expected one of {', '.join(get_args(TestSet))}")
         if self.sequences < 0:
             raise ShardError(f"sequences={self.sequences}: expected a number of clips, or 0 for endless training")
-        for name in ("frames", "test_sequences", "test_frames"):
+        for name in ("frames", "valid_frames", "test_sequences", "test_frames"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise ShardError(f"{name}={value}: expected at least 1")
-        if self.frames is not None and self.sequences == 0:
-            remedy = "Give --sequences too, or leave --frames out: endless clips get their length when they are drawn."
-            raise ShardError(f"frames={self.frames} would do nothing without stored training clips", remedy=remedy)
+        for name in ("frames", "valid_frames"):
+            if (value := getattr(self, name)) is not None and self.sequences == 0:
+                option = f"--{name.replace('_', '-')}"
+                remedy = f"Give --sequences too, or leave {option} out: endless clips get their length when drawn."
+                raise ShardError(f"{name}={value} would do nothing without stored training clips", remedy=remedy)
         if self.test_set == "none" and (self.test_sequences or self.test_frames):
             raise ShardError("test_sequences and test_frames would do nothing with test set 'none'; leave them out")
 
@@ -98,6 +103,11 @@ class BuildOptions:
     def training_frames(self) -> int:
         """Frames of a stored training clip."""
         return self.frames or 15
+
+    @property
+    def validation_frames(self) -> int:
+        """Frames of a stored validation clip."""
+        return self.valid_frames or self.training_frames
 
     @property
     def testing_frames(self) -> int:
@@ -129,6 +139,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     sequences_help = "training clips to store (default 0: store the digits and draw clips endlessly while training)"
     add("--sequences", type=int, default=0, metavar="N", help=sequences_help)
     add("--frames", type=int, metavar="T", help="frames of a stored training clip (default: 15)")
+    add("--valid-frames", type=int, metavar="T", help="frames of a stored validation clip (default: as --frames)")
     add("--seed", type=int, default=0, help="of stored training clips and a generated test set (default: 0)")
     test_help = "published: each test digit once, draw for draw as published (default); generated: any number of clips"
     add("--test-set", choices=get_args(TestSet), default="published", help=test_help)
@@ -179,10 +190,13 @@ def _plan(options: BuildOptions, banks: dict[str, DigitBank]) -> dict[str, _Spli
     if options.sequences == 0:
         splits = {name: _digit_split(banks[name]) for name in ("train", "valid")}
     else:
-        counts = {"train": options.sequences, "valid": max(1, options.sequences // _TRAIN_CLIPS_PER_VALID_CLIP)}
+        held_out = max(1, options.sequences // _TRAIN_CLIPS_PER_VALID_CLIP)
         splits = {
-            name: _generated_split(name, banks[name], options, count, options.training_frames)
-            for name, count in counts.items()
+            name: _generated_split(name, banks[name], options, count, num_frames)
+            for name, count, num_frames in (
+                ("train", options.sequences, options.training_frames),
+                ("valid", held_out, options.validation_frames),
+            )
         }
     if options.test_set == "published":
         splits["test"] = _published_split(banks["test"], options)

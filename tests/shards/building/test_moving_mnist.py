@@ -114,6 +114,18 @@ def test_stored_training_clips_are_those_that_endless_training_would_draw(tmp_pa
     np.testing.assert_array_equal(np.stack([read(stored, i, "video") for i in range(100)]), drawn.arrays["video"])
 
 
+def test_validation_clips_may_be_longer_and_begin_as_the_short_ones(tmp_path):
+    options = {"sequences": 40, "frames": 4, "test_set": "none", "digits": 1}
+    build_moving_mnist(tmp_path / "short", **options)
+    long = build_moving_mnist(tmp_path / "long", **options, valid_frames=9)
+    assert {split: info.samples for split, info in long.splits.items()} == {"train": 40, "valid": 2}
+    train, valid = (read(reader(tmp_path / "long", split), 1, "video") for split in ("train", "valid"))
+    assert (len(train), len(valid)) == (4, 9)
+    assert (train != valid[:4]).any()
+    np.testing.assert_array_equal(valid[:4], read(reader(tmp_path / "short", "valid"), 1, "video"))
+    assert long.split_fingerprint("train") != Manifest.load(tmp_path / "short").split_fingerprint("valid")
+
+
 def test_no_split_shares_its_motion_with_another(tmp_path):
     options = {"sequences": 60, "frames": 5, "test_set": "generated", "test_sequences": 3, "test_frames": 5}
     build_moving_mnist(tmp_path / "finite", **options)
@@ -153,6 +165,8 @@ def test_a_published_test_set_is_cut_from_its_beginning(tmp_path, endless):
     ("options", "message"),
     [
         ({"frames": 20}, "frames=20 would do nothing"),
+        ({"valid_frames": 20}, r"valid_frames=20 would do nothing[\s\S]*leave --valid-frames out"),
+        ({"sequences": 5, "valid_frames": 0}, "valid_frames=0"),
         ({"test_set": "none", "test_frames": 20}, "would do nothing"),
         ({"test_set": "none", "test_sequences": 20}, "would do nothing"),
         ({"test_set": "official"}, "published, generated, none"),
