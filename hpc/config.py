@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from hpc.checkpoint.durable import replace_text
-from odevid.config import MODELS
+from odevid.config import MODELS, ModelConfig
 
 CONFIG_ROOT = Path(__file__).resolve().parent.parent / "configs"
 
@@ -331,13 +331,21 @@ class Config:
             f"optimizer.constant_steps={constant} is beyond train.steps={self.train.steps}: "
             "lower the first or raise the second",
         )
-        given, inferred = getattr(self.model, "nt_cond", 0), getattr(self.model, "nt_inf", 0)
+        if self.model is not None:
+            self._check_frames(self.model)
+
+    def _check_frames(self, model: ModelConfig) -> None:
+        """Whether clips are as long as the model needs them, and training clips no longer than it uses."""
+        given, clip, most = model.nt_cond, self.data.num_frames, model.max_clip
         for name, frames, needed, why in (
             ("eval.num_frames", self.eval.num_frames, given + 1, f"model.nt_cond={given} are given, one is predicted"),
             ("eval.test_num_frames", self.eval.test_num_frames, given + 1, f"model.nt_cond={given} are given"),
-            ("data.num_frames", self.data.num_frames, inferred, f"y_0 is inferred from model.nt_inf={inferred}"),
+            ("data.num_frames", clip, model.min_clip, model.clip_needs),
         ):
             _require(frames >= needed, f"{name}={frames}: expected at least {needed} ({why})")
+        _require(
+            most is None or clip <= most, f"data.num_frames={clip}: expected at most {most} ({model.clip_needs})"
+        )
 
 
 def available(kind: str) -> list[str]:
@@ -411,7 +419,8 @@ def _merge(layers: list[tuple[str, DictConfig]]) -> DictConfig:
     name = next((str(n) for _, layer in reversed(layers) if (n := OmegaConf.select(layer, "model.name"))), "srvp")
     if name not in MODELS:
         raise ConfigError(f"model.name={name!r}: expected one of {', '.join(MODELS)}{hint(name, MODELS)}")
-    merged = OmegaConf.structured(Config(model=MODELS[name]()))
+    merged = OmegaConf.structured(Config())
+    merged.model = OmegaConf.structured(MODELS[name]())
     for source, layer in layers:
         _check_keys(layer, merged, source)
         try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hpc import config as configs
 from hpc.config import Config
 from hpc.data import build_command, dataset_root, is_remote
@@ -87,7 +89,7 @@ def _model(config: Config, world_size: int) -> str:
         model = build_model(config.model)
     parameters = sum(p.numel() for p in model.parameters())
     held = training_bytes(parameters, config.train.zero_stage, world_size)
-    frame = 64 * 64 * getattr(config.model, "nc", 1)
+    frame = math.prod(config.model.frame_shape)
     batch = config.train.global_batch * config.data.num_frames * frame
     return (
         f"{config.model.name}: {parameters:,} parameters\n"

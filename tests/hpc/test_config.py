@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -11,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from hpc import config as configs
-from hpc.config import ConfigError
-from odevid.config import published_srvp
+from hpc.config import Config, ConfigError
+from odevid.config import RNNODEConfig, published_srvp
 
 ROOT = Path(configs.__file__).resolve().parent.parent
 SCHEDULES = {  # burn-in, decay, batch, frames: the published README and arguments
@@ -90,13 +91,34 @@ def test_a_saved_configuration_reads_back_equal(tmp_path):
     assert configs.load_file(tmp_path / "config.yaml") == config
 
 
+def test_training_clips_are_as_long_as_the_model_uses_them_and_not_longer():
+    """Of a model that looks at exactly model.nt_cond frames; its defaults alone need not fit those of the data."""
+    paper = ["model.name=rnnode", "model.nt_cond=10"]
+    for frames, message in (
+        (15, "data.num_frames=15: expected at most 10 (model.objective=reconstruct with model.nt_cond=10)"),
+        (9, "data.num_frames=9: expected at least 10 (model.objective=reconstruct with model.nt_cond=10)"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            _with_model(*paper, f"data.num_frames={frames}")
+    config = _with_model(*paper, "data.num_frames=10")
+    assert isinstance(config.model, RNNODEConfig)
+    assert _with_model(*paper, "data.num_frames=15", "model.objective=predict").data.num_frames == 15
+    with pytest.raises(ConfigError, match=r"data.num_frames=10: expected at least 11 \(model.objective=predict"):
+        _with_model(*paper, "data.num_frames=10", "model.objective=predict")
+
+
+def _with_model(*overrides: str) -> Config:
+    """Resolved from the defaults of the schema and the overrides alone."""
+    return configs.to_config(configs._merge([("command line", configs._parse_overrides(list(overrides)))]))
+
+
 def test_no_option_is_inert():
     """Every leaf of the schema is read somewhere in the packages."""
     attributes = set()
     for package in ("hpc", "odevid", "shards"):
         for path in (ROOT / package).rglob("*.py"):
             tree = ast.parse(path.read_text())
-            defines = path.name == "config.py"
+            defines = path.name == "config.py" or path.parent == ROOT / "odevid" / "config"
             for node in ast.walk(tree):
                 if isinstance(node, ast.Attribute) and not (defines and _is_self(node)):
                     attributes.add(node.attr)
