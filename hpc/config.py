@@ -49,6 +49,23 @@ class MovingMnistConfig:
     """Mirror reflection at the walls instead of a redrawn velocity."""
     mnist: str = ""
     """Folder with the four MNIST idx.gz files; empty: the embedded scikit-learn digits."""
+    sequences: int = 0
+    """Training clips that are made once and stored, with a twentieth as many of validation; 0: drawn without end."""
+    frames: int = 0
+    """Frames of a stored training clip; 0: data.num_frames."""
+    valid_frames: int = 0
+    """Frames of a stored validation clip; 0: twice those of training, so that as many can follow."""
+
+    def __post_init__(self) -> None:
+        _at_least("data.moving_mnist", self, 1, "digits")
+        _at_least("data.moving_mnist", self, 0, "sequences", "frames", "valid_frames")
+        for name in ("frames", "valid_frames"):
+            value = getattr(self, name)
+            _require(
+                self.sequences > 0 or value == 0,
+                f"data.moving_mnist.{name}={value} would do nothing with data.moving_mnist.sequences=0, where no clip "
+                f"is stored: set data.moving_mnist.sequences too, or {name}=0",
+            )
 
 
 @dataclass
@@ -343,9 +360,7 @@ class Config:
             ("data.num_frames", clip, model.min_clip, model.clip_needs),
         ):
             _require(frames >= needed, f"{name}={frames}: expected at least {needed} ({why})")
-        _require(
-            most is None or clip <= most, f"data.num_frames={clip}: expected at most {most} ({model.clip_needs})"
-        )
+        _require(most is None or clip <= most, f"data.num_frames={clip}: expected at most {most} ({model.clip_needs})")
 
 
 def available(kind: str) -> list[str]:

@@ -123,9 +123,8 @@ def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 def _wish(arguments: argparse.Namespace, loaded: LoadedRun) -> Wish:
     from hpc.predicting.sampling import Wish, check_steps
 
-    model = loaded.config.model
     per_frame = arguments.times_per_frame
-    substeps = check_steps(per_frame, arguments.substeps, model.n_euler_steps, model.dynamics)
+    substeps = check_steps(per_frame, arguments.substeps, loaded.config.model)
     return Wish(arguments.n_future, arguments.samples, per_frame, substeps, arguments.seed)
 
 
@@ -133,7 +132,7 @@ def _opening(source: Source, reading: Reading, start_s: float, wish: Wish, loade
     from hpc.predicting.reading import read_opening
 
     model = loaded.config.model
-    return read_opening(source.file, reading, start_s, model.nt_cond, wish.n_future, model.nt_inf)
+    return read_opening(source.file, reading, start_s, model.nt_cond, wish.n_future, model.min_context)
 
 
 def _predict(

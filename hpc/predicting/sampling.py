@@ -19,6 +19,7 @@ from hpc.config import ConfigError
 from hpc.given_runs import LoadedRun
 from hpc.noise import step_generator
 from hpc.predicting.reading import Opening
+from odevid.config import ModelConfig
 
 _FRAMES_AT_A_TIME = 2048
 
@@ -31,14 +32,14 @@ class Wish:
         n_future: frames after the given ones.
         samples: futures that are drawn.
         per_frame: predicted times in the time of one frame; 1 for the video's own rate.
-        substeps: solver steps per frame, a multiple of `per_frame`.
+        substeps: solver steps per frame, a multiple of `per_frame`; None: the model has no fixed time step.
         seed: of the noise.
     """
 
     n_future: int
     samples: int
     per_frame: int
-    substeps: int
+    substeps: int | None
     seed: int
 
 
@@ -59,22 +60,20 @@ class Prediction:
     wish: Wish
 
 
-def check_steps(per_frame: int, substeps: int | None, of_training: int, dynamics: str) -> int:
-    """Solver steps per frame for so many predicted times per frame.
+def check_steps(per_frame: int, substeps: int | None, model: ModelConfig) -> int | None:
+    """Solver steps per frame for so many predicted times per frame; None where the model has no fixed time step.
 
     Args:
         substeps: what the user asked for; None for the fewest that contain those of training.
-        of_training: the model's own.
-        dynamics: of the model; only "residual" has time steps.
+        model: of the run.
 
     Raises:
         ConfigError: the times are not on the steps, or the model has none.
     """
-    if dynamics != "residual" and (per_frame > 1 or (substeps or 1) > 1):
-        raise ConfigError(
-            f"model.dynamics={dynamics} goes from one frame to the next and has no time step: leave --times-per-frame "
-            "and --substeps out; a higher frame rate needs a run with model.dynamics=residual"
-        )
+    of_training = model.own_substeps
+    if of_training is None:
+        _check_without_steps(per_frame, substeps, model)
+        return None
     if substeps is None:
         return math.lcm(per_frame, of_training)
     if substeps % per_frame:
@@ -83,6 +82,20 @@ def check_steps(per_frame: int, substeps: int | None, of_training: int, dynamics
             f"--times-per-frame {per_frame}, such as --substeps {math.lcm(per_frame, of_training)}"
         )
     return substeps
+
+
+def _check_without_steps(per_frame: int, substeps: int | None, model: ModelConfig) -> None:
+    if model.continuous and substeps is not None:
+        raise ConfigError(
+            f"--substeps {substeps}: the solver of this run's model ({model.name}, see model.method) chooses its own "
+            "steps and reaches any time: leave --substeps out, or use a run whose model.method has fixed steps"
+        )
+    if not model.continuous and (per_frame > 1 or (substeps or 1) > 1):
+        raise ConfigError(
+            f"this run's model ({model.name}) goes from one frame to the next and has no time step: leave "
+            "--times-per-frame and --substeps out; a higher frame rate needs a run with a model that moves in "
+            "continuous time, such as srvp with model.dynamics=residual"
+        )
 
 
 def predict_video(loaded: LoadedRun, opening: Opening, wish: Wish) -> Prediction:

@@ -9,7 +9,8 @@ prediction.npz, where one unit of time is one frame and 0 is the first given fra
     truth_times      float64 (T,)
     fps              frames per second: seconds are times / fps; NaN where the video does not say
     first            number of the first given frame in the video, as it was read (every frame, or at `fps`)
-    seed, step, substeps, times_per_frame, run, source, reading      how it was made
+    seed, step, substeps, times_per_frame, run, source, reading      how it was made; substeps is 0 where the model
+                                             has no fixed time step
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def _arrays(prediction: Prediction, about: dict[str, str | int]) -> dict[str, ND
         "fps": np.nan if opening.fps is None else opening.fps,
         "first": opening.first,
         "seed": wish.seed,
-        "substeps": wish.substeps,
+        "substeps": wish.substeps or 0,
         "times_per_frame": wish.per_frame,
         **about,
     }

@@ -21,8 +21,10 @@ from hpc.given_runs import LoadedRun
 from hpc.noise import step_generator
 from hpc.predict import main
 from hpc.predicting.reading import Opening, reading_of
-from hpc.predicting.sampling import Wish, check_steps, predict_video
+from hpc.predicting.sampling import Prediction, Wish, check_steps, predict_video
+from hpc.predicting.writing import write_prediction
 from hpc.run_folder import RunFolder
+from odevid.config import EncODEConfig, RNNODEConfig, SRVPConfig
 from shards.building.picture import Look
 from shards.building.video import Frames, read_video
 from shards.errors import ShardError
@@ -252,11 +254,35 @@ def test_a_run_without_checkpoints_says_so(run: Path, tmp_path: Path) -> None:
 
 
 def test_steps_contain_those_of_training_and_every_predicted_time() -> None:
-    assert [check_steps(per_frame, None, 2, "residual") for per_frame in (1, 2, 3, 4)] == [2, 2, 6, 4]
-    assert check_steps(3, 9, 2, "residual") == 9
-    assert check_steps(1, None, 1, "gru") == 1
-    with pytest.raises(ConfigError, match=r"model.dynamics=gru .* no time step"):
-        check_steps(2, None, 1, "gru")
+    for model in (SRVPConfig(n_euler_steps=2), RNNODEConfig(method="rk4", substeps=2)):
+        assert [check_steps(per_frame, None, model) for per_frame in (1, 2, 3, 4)] == [2, 2, 6, 4]
+        assert check_steps(3, 9, model) == 9
+        with pytest.raises(ConfigError, match=r"--substeps 2 has no step at every 1/3 frame.* such as --substeps 6"):
+            check_steps(3, 2, model)
+
+
+def test_a_model_from_frame_to_frame_predicts_at_whole_frames_only() -> None:
+    model = SRVPConfig(dynamics="gru", l2_res=0.0)
+    assert check_steps(1, None, model) is None
+    assert check_steps(1, 1, model) is None
+    for per_frame, substeps in ((2, None), (1, 2)):
+        with pytest.raises(ConfigError, match=r"no time step: .* model.dynamics=residual"):
+            check_steps(per_frame, substeps, model)
+
+
+def test_a_solver_that_chooses_its_steps_reaches_any_time_and_takes_no_steps_from_the_user() -> None:
+    model = EncODEConfig(method="dopri5")
+    assert [check_steps(per_frame, None, model) for per_frame in (1, 2, 7)] == [None] * 3
+    with pytest.raises(ConfigError, match=r"--substeps 1: .* \(enode, see model.method\) chooses its own steps"):
+        check_steps(1, 1, model)
+
+
+def test_the_npz_of_a_model_without_time_steps_says_so(tmp_path: Path) -> None:
+    opening = Opening(np.zeros((2, 1, 64, 64), np.uint8), np.zeros((0, 1, 64, 64), np.uint8), None, 0, ())
+    wish = Wish(n_future=1, samples=1, per_frame=2, substeps=None, seed=1)
+    made = Prediction(opening, np.zeros((1, 2, 1, 64, 64), np.uint8), np.array([1.5, 2.0]), wish)
+    write_prediction(tmp_path, made, {})
+    assert npz_of(tmp_path)["substeps"] == 0
 
 
 def test_a_model_that_predicts_nan_is_told() -> None:
