@@ -50,7 +50,8 @@ class MovingMnistConfig:
     mnist: str = ""
     """Folder with the four MNIST idx.gz files; empty: the embedded scikit-learn digits."""
     sequences: int = 0
-    """Training clips that are made once and stored, with a twentieth as many of validation; 0: drawn without end."""
+    """Training clips that are made once and stored, with a twentieth as many of validation; 0: drawn without end, or
+    as many as data.root holds."""
     frames: int = 0
     """Frames of a stored training clip; 0: data.num_frames."""
     valid_frames: int = 0

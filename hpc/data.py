@@ -11,7 +11,7 @@ import fcntl
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +52,10 @@ def dataset_folder(data: DataConfig) -> str:
     variant = data.moving_mnist
     motion = "deterministic" if variant.deterministic else "stochastic"
     bank = "mnist" if variant.mnist else "sklearn"
-    return f"{MOVING_MNIST}-{bank}-{variant.digits}digit-{motion}"
+    stored = _stored_clips(data)
+    clips = f"-{stored.sequences}x{stored.frames}" if stored else ""
+    longer = f"-valid{stored.valid_frames}" if stored and variant.valid_frames else ""
+    return f"{MOVING_MNIST}-{bank}-{variant.digits}digit-{motion}{clips}{longer}"
 
 
 def build_command(data: DataConfig) -> str:
@@ -63,7 +66,9 @@ def build_command(data: DataConfig) -> str:
     variant = data.moving_mnist
     motion = "--deterministic" if variant.deterministic else "--stochastic"
     mnist = f" --mnist {variant.mnist}" if variant.mnist else ""
-    return f"python -m shards build {MOVING_MNIST} --out {root} --digits {variant.digits} {motion}{mnist}"
+    stored = _stored_clips(data)
+    clips = "".join(f" --{name.replace('_', '-')} {value}" for name, value in asdict(stored).items()) if stored else ""
+    return f"python -m shards build {MOVING_MNIST} --out {root} --digits {variant.digits} {motion}{mnist}{clips}"
 
 
 def ensure_dataset(data: DataConfig) -> str:
@@ -92,10 +97,12 @@ def ensure_dataset(data: DataConfig) -> str:
 def refuse_unfit(config: Config) -> None:
     """
     Raises:
-        ConfigError: the dataset lacks a split that training reads, or its frames are not those that the model takes.
+        ConfigError: the dataset lacks a split that training reads, its frames are not those that the model takes, or
+            its stored clips have fewer than are wanted.
     """
     from shards.manifest import Manifest
 
+    _refuse_short_moving_mnist(config)
     root = dataset_root(config.data)
     if is_remote(root):  # its manifest is fetched by the ranks; the model then says what it found
         return
@@ -164,21 +171,59 @@ def to_unit_range(arrays: Mapping[str, Tensor], device: torch.device) -> dict[st
     return {name: tensor.float() / 255 if tensor.dtype.itemsize == 1 else tensor for name, tensor in moved.items()}
 
 
+@dataclass(frozen=True)
+class _StoredClips:
+    """Clips of Moving MNIST that are made once: how many for training, and the frames of each."""
+
+    sequences: int
+    frames: int
+    valid_frames: int
+
+
+def _stored_clips(data: DataConfig) -> _StoredClips | None:
+    """None: clips are drawn without end."""
+    variant = data.moving_mnist
+    if variant.sequences == 0:
+        return None
+    frames = variant.frames or data.num_frames
+    return _StoredClips(variant.sequences, frames, variant.valid_frames or 2 * frames)
+
+
+def _refuse_short_moving_mnist(config: Config) -> None:
+    stored = _stored_clips(config.data) if config.data.name == MOVING_MNIST else None
+    if stored is None:
+        return
+    for option, wanted, name, found in (
+        ("data.num_frames", config.data.num_frames, "frames", stored.frames),
+        ("eval.num_frames", config.eval.num_frames if config.eval.every else 0, "valid_frames", stored.valid_frames),
+    ):
+        if wanted > found:
+            raise ConfigError(
+                f"{option}={wanted}, but the stored clips have {found} frames: lower it, or set "
+                f"data.moving_mnist.{name}={wanted}"
+            )
+
+
 def _check_generator(data: DataConfig, root: Path) -> None:
     """Moving MNIST that was built with other rules than the config names would be trained on, or recorded, as it."""
     from shards.manifest import Manifest
 
-    rules = Manifest.load(root).provenance.get("generator")
+    provenance = Manifest.load(root).provenance
+    rules = provenance.get("generator")
     if rules is None:
         return
-    wanted = {"digits": data.moving_mnist.digits, "deterministic": data.moving_mnist.deterministic}
-    found = {name: rules.get(name) for name in wanted}
     if data.name != MOVING_MNIST:
         raise ConfigError(f"data.name={data.name}, but {root} holds Moving MNIST: set data.name or data.root")
+    variant, built = data.moving_mnist, rules | provenance.get("settings", {})
+    names = ["digits", "deterministic"]
+    names += [name for name in ("sequences", "frames", "valid_frames") if getattr(variant, name)]  # 0: as it is there
+    wanted = {name: getattr(variant, name) for name in names}
+    found = {name: built.get(name) for name in names}
     if found != wanted:
         raise ConfigError(
-            f"{root} was built with {found}, data.moving_mnist asks for {wanted}: set data.moving_mnist.digits= and "
-            "data.moving_mnist.deterministic= as it was built, or another data.root"
+            f"{root} was built with {found}, data.moving_mnist asks for {wanted}: set "
+            f"{', '.join(f'data.moving_mnist.{name}=' for name in names if found[name] != wanted[name])} as it was "
+            "built, or another data.root"
         )
 
 
@@ -186,9 +231,10 @@ def _build_moving_mnist(data: DataConfig, root: Path) -> None:
     from shards.building.moving_mnist import build_moving_mnist
 
     print(f"building Moving MNIST in {root}", file=sys.stderr, flush=True)
-    variant = data.moving_mnist
+    variant, stored = data.moving_mnist, _stored_clips(data)
     build_moving_mnist(
         root,
+        **(asdict(stored) if stored else {}),
         mnist=Path(variant.mnist) if variant.mnist else None,
         digits=variant.digits,
         deterministic=variant.deterministic,

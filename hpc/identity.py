@@ -6,7 +6,11 @@ In: two configurations as plain dictionaries. Out: the first key that may not di
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, NamedTuple
+
+from hpc.config import MovingMnistConfig
+from odevid.config import MODELS
 
 IDENTITY = ("model", "data.moving_mnist", "data.name", "train.recipe", "seed")
 
@@ -24,11 +28,17 @@ def first_change(before: Mapping[str, Any], after: Mapping[str, Any]) -> Change 
         if not isinstance(new, Mapping):
             old, new, prefix = {name: old}, {name: new}, ""
         else:
-            prefix = f"{name}."
+            old, prefix = _defaults(name, old) | dict(old), f"{name}."
         for key in new:
             if new[key] != old.get(key):
                 return Change(prefix + key, old.get(key), new[key])
     return None
+
+
+def _defaults(name: str, kept: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands for options that there were not yet when a configuration was kept."""
+    usual: Any = MovingMnistConfig() if name == "data.moving_mnist" else MODELS[kept["name"]]()
+    return asdict(usual)
 
 
 def _at(config: Mapping[str, Any], name: str) -> Any:

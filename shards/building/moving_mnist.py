@@ -279,6 +279,8 @@ def _provenance(options: BuildOptions, banks: dict[str, DigitBank], command: str
     """For the manifest. ``generator`` holds the rules by which clips are drawn from the digits of train and valid."""
     settings = asdict(options)
     del settings["mnist"], settings["encoding"]  # a path of this machine; the manifest has the encoding
+    if options.sequences:
+        settings |= {"frames": options.training_frames, "valid_frames": options.validation_frames}
     return {
         **({"command": command} if command else {}),
         "builder": "moving-mnist",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ from hpc.data import (
     refuse_unfit,
     to_unit_range,
 )
-from shards.manifest import video_spec
+from shards.cli import main
+from shards.manifest import Manifest, video_spec
 from shards.writer import Sample, write_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,6 +65,69 @@ def test_a_dataset_of_other_rules_or_another_kind_is_not_trained_on_in_silence(t
         ensure_dataset(DataConfig(root=built))
     with pytest.raises(ConfigError, match="holds Moving MNIST"):
         ensure_dataset(DataConfig(name="kth", root=built))
+
+
+def test_a_finite_training_set_is_built_by_the_run_as_its_command_builds_it(tmp_path):
+    data = _one_digit(tmp_path / "run")
+    data.num_frames, data.moving_mnist.sequences = 6, 40
+    built = Path(ensure_dataset(data))
+    assert built.name == "moving-mnist-sklearn-1digit-deterministic-40x6"
+    words = build_command(data).split()
+    assert words[:4] == ["python", "-m", "shards", "build"]
+    assert build_command(data).endswith("--sequences 40 --frames 6 --valid-frames 12")
+    words[words.index("--out") + 1] = str(tmp_path / "typed")
+    assert main(words[3:]) == 0
+    ours, typed = (Manifest.load(root) for root in (built, tmp_path / "typed"))
+    assert ours.fingerprint == typed.fingerprint
+    assert {split: ours.splits[split].samples for split in ("train", "valid")} == {"train": 40, "valid": 2}
+    assert [
+        len(open_split(data, "train", 6, [])),
+        open_split(data, "valid", 12, []).read([0]).arrays["video"].shape[1],
+    ] == [
+        40,
+        12,
+    ]
+
+
+def test_endless_and_finite_sets_and_finite_ones_of_other_sizes_have_their_own_folders(tmp_path):
+    variants = [{}, {"sequences": 40}, {"sequences": 50}, {"sequences": 40, "frames": 20}]
+    variants += [{"sequences": 40, "valid_frames": 25}]
+    roots = {dataset_root(DataConfig(root=str(tmp_path), moving_mnist=MovingMnistConfig(**v))) for v in variants}
+    assert len(roots) == len(variants)
+
+
+def test_a_finite_set_of_another_number_or_length_is_not_trained_on_in_silence(tmp_path):
+    data = _one_digit(tmp_path)
+    endless = ensure_dataset(data)
+    data.num_frames, data.moving_mnist.sequences = 6, 40
+    finite = ensure_dataset(data)
+    assert ensure_dataset(_one_digit(Path(finite))) == finite, (
+        "what data.root holds is taken where no number is asked for"
+    )
+    for root, wanted, found in (
+        (endless, {"sequences": 40}, "'sequences': 0"),
+        (finite, {"sequences": 50}, "'sequences': 40"),
+        (finite, {"sequences": 40, "frames": 5}, "'frames': 6"),
+        (finite, {"sequences": 40, "valid_frames": 6}, "'valid_frames': 12"),
+    ):
+        other = _one_digit(Path(root))
+        other.moving_mnist = replace(other.moving_mnist, **wanted)
+        with pytest.raises(ConfigError, match=rf"built with .*{found}.*set data\.moving_mnist\.{list(wanted)[-1]}= as"):
+            ensure_dataset(other)
+
+
+def test_stored_clips_that_are_too_short_for_the_run_are_told_with_the_option_that_makes_longer_ones():
+    words = ["data.moving_mnist.sequences=40", "data.moving_mnist.frames=10"]
+    with pytest.raises(ConfigError, match=r"data\.num_frames=15.*10 frames.*data\.moving_mnist\.frames=15"):
+        refuse_unfit(configs.load("srvp_mmnist", overrides=words))
+    words = ["data.moving_mnist.sequences=40", "data.moving_mnist.valid_frames=10"]
+    with pytest.raises(ConfigError, match=r"eval\.num_frames=15.*10 frames.*data\.moving_mnist\.valid_frames=15"):
+        refuse_unfit(configs.load("srvp_mmnist", overrides=words))
+
+
+def test_lengths_of_stored_clips_are_refused_where_none_is_stored():
+    with pytest.raises(ConfigError, match=r"data\.moving_mnist\.frames=10 would do nothing"):
+        configs.load("srvp_mmnist", overrides=["data.moving_mnist.frames=10"])
 
 
 @pytest.mark.parametrize("root", ["http://host/mmnist", "pipe:ssh host cat mmnist"])
