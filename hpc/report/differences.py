@@ -111,9 +111,10 @@ def _protocol(run: RunFacts, evaluation: Evaluation, paper: Mapping[str, Any]) -
         ours, theirs = protocol.get(name), at(paper, key)
         if isinstance(ours, int) and ours != theirs:
             found.append(f"{_more_or_less(ours, theirs)} {words}: {ours:,}; published {theirs:,}.")
-    substeps, own = protocol.get("substeps"), run.setting("model.n_euler_steps")
+    substeps, own = protocol.get("substeps"), run.own_substeps
     if substeps not in (None, own):
-        found.append(f"Another time step than in training: 1/{substeps}; trained at 1/{own}.")
+        trained = f"trained at 1/{own}" if own else "that of the training is not known"
+        found.append(f"Another time step than in training: 1/{substeps}; {trained}.")
     chosen = at(evaluation.scores.about.get("config", {}), "eval.checkpoint", run.setting("eval.checkpoint"))
     if chosen != at(paper, "eval.checkpoint"):
         found.append(f"Weights: the {chosen} checkpoint; published: the {at(paper, 'eval.checkpoint')} one.")

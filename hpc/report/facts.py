@@ -25,6 +25,7 @@ from hpc.jobs.facts import Facts, ask_slurm, gather
 from hpc.jobs.standing import state_of
 from hpc.run_folder import RunFolder
 from hpc.tracking.journal import JournalError, Record, journal_files, parse, surviving
+from odevid.config import ModelConfig, model_config
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class RunFacts:
     """config.yaml, whatever version of the code wrote it."""
     config: Config | None
     """The same as this code understands it; None: it does not."""
+    model: ModelConfig | None
+    """Of the settings; None: this code knows no such model."""
     config_text: str
     state: tuple[str, str]
     """In a word, and in words: see hpc/jobs/standing.py."""
@@ -104,6 +107,16 @@ class RunFacts:
             return "scores cannot be read"
         return "not evaluated at its own time step" if self.evaluations else "not evaluated"
 
+    @property
+    def own_substeps(self) -> int | None:
+        """Solver steps per frame in training, 1 from frame to frame; None: not known, or the solver chooses them."""
+        return _own_substeps(self.model)
+
+    @property
+    def has_free_steps(self) -> bool:
+        """Whether the solver chooses its steps, so that there is nothing to score over time steps."""
+        return self.model is not None and self.own_substeps is None
+
     def setting(self, key: str, default: Any = None) -> Any:
         """A value of config.yaml by its dotted name."""
         return at(self.settings, key, default)
@@ -132,7 +145,7 @@ def gather_run(folder: RunFolder) -> RunFacts:
     troubles: list[str] = []
     text = folder.config.read_text(errors="replace")
     settings = _settings(text, troubles)
-    config = _config(folder, troubles)
+    config, model = _config(folder, troubles), _model(settings)
     life = gather(folder, whole=True)
     over = {attempt.job for attempt in life.history.attempts if attempt.cause == "finished"}
     jobs = ask_slurm([job for job in dict.fromkeys(s.job for s in life.history.submissions) if job not in over])
@@ -144,11 +157,12 @@ def gather_run(folder: RunFolder) -> RunFacts:
         name=short_name(folder),
         settings=settings,
         config=config,
+        model=model,
         config_text=text,
         state=state_of(life, jobs),
         life=life,
         records=_records(folder, troubles),
-        evaluation=_at_own_step(evaluations, at(settings, "model.n_euler_steps")),
+        evaluation=_at_own_step(evaluations, _own_substeps(model)),
         evaluations=evaluations,
         unreadable=unreadable,
         manifest=_manifest(config, troubles),
@@ -174,6 +188,21 @@ def _config(folder: RunFolder, troubles: list[str]) -> Config | None:
     except ConfigError as error:
         troubles.append(f"config.yaml does not fit this version of the code: {error}")
         return None
+
+
+def _model(settings: Mapping[str, Any]) -> ModelConfig | None:
+    """The model of the settings, whatever version of the code wrote the rest of them."""
+    kept = settings.get("model")
+    try:
+        return model_config(kept) if isinstance(kept, Mapping) else None
+    except ValueError:
+        return None
+
+
+def _own_substeps(model: ModelConfig | None) -> int | None:
+    if model is None:
+        return None
+    return model.own_substeps if model.continuous else 1
 
 
 def _records(folder: RunFolder, troubles: list[str]) -> list[Record]:
@@ -214,7 +243,7 @@ def _evaluations(folder: RunFolder, troubles: list[str]) -> tuple[list[Evaluatio
     return found, unreadable
 
 
-def _at_own_step(evaluations: Sequence[Evaluation], own: object) -> Evaluation | None:
+def _at_own_step(evaluations: Sequence[Evaluation], own: int | None) -> Evaluation | None:
     plain = [found for found in evaluations if not is_at_a_step(found.folder)]
     asked = [found for found in evaluations if step_of(found.folder) == own and own]
     return next(iter([*plain, *asked]), None)

@@ -264,11 +264,13 @@ def _decimals(result: PaperResult) -> int:
 
 def step_sizes(run: RunFacts) -> list[Block]:
     """SRVP's tables 7 to 9: scores over the solver's steps per frame, ours and the paper's."""
-    own = int(run.setting("model.n_euler_steps", 0) or 0)
+    own = run.own_substeps
     steps = time_steps([(found.folder, found.scores) for found in run.evaluations], own)
     unread: list[Block] = [
         Paragraph(f"{why}.", "warning") for folder, why in run.unreadable.items() if is_at_a_step(folder)
     ]
+    if run.has_free_steps and not steps:
+        return [Paragraph("The solver of this model chooses its own steps: there is no time step to vary."), *unread]
     if len(steps) < 2:
         return [
             Paragraph(
@@ -296,11 +298,11 @@ def step_sizes(run: RunFacts) -> list[Block]:
     return [Table([Cell(text) for text in words], rows, notes, name="step-sizes"), *_not_alike(run, steps), *unread]
 
 
-def _step_name(step: TimeStep, own: int) -> str:
+def _step_name(step: TimeStep, own: int | None) -> str:
     return ("1" if step.substeps == 1 else f"1/{step.substeps}") + (" (as trained)" if step.substeps == own else "")
 
 
-def _step_row(step: TimeStep, own: int, metrics: Sequence[str]) -> Row:
+def _step_row(step: TimeStep, own: int | None, metrics: Sequence[str]) -> Row:
     found = Evaluation(step.folder, step.scores)
     name = Cell(_step_name(step, own), f"not to be compared: {step.differs}" if step.differs else "")
     size = Cell(f"{step.scores.protocol.get('num_clips', '?')} x {found.samples}")
@@ -310,7 +312,7 @@ def _step_row(step: TimeStep, own: int, metrics: Sequence[str]) -> Row:
 
 def _not_alike(run: RunFacts, steps: Sequence[TimeStep]) -> list[Block]:
     """In words: rows that were made otherwise than most, and where the one as trained is not the main numbers."""
-    own = int(run.setting("model.n_euler_steps", 0) or 0)
+    own = run.own_substeps
     blocks: list[Block] = [
         Paragraph(
             f"Δt = {_step_name(step, own)} was scored with another protocol than the other rows, so it may not be "

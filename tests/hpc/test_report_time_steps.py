@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 
+from hpc import config as configs
 from hpc.evaluation.time_steps import time_steps
 from hpc.report.blocks import Paragraph, Table
+from hpc.report.differences import differences
 from hpc.report.facts import gather_run
 from hpc.report.results import headline, results, step_sizes
+from hpc.run_folder import RunFolder
 from tests.hpc.report_runs import add_evaluation, new_run, scores_of
 
 
@@ -94,6 +98,49 @@ def test_a_run_that_has_only_time_steps_is_evaluated(run):
     table = results([facts])[0]
     assert table.rows[0].cells[0].text == "kth/first, step 12, from evaluation/substeps-1"
     assert "evaluation/ itself" not in said(step_sizes(facts)), "they are the main numbers"
+
+
+def test_the_own_time_step_is_that_of_the_models_configuration_whatever_the_model(tmp_path):
+    for number, (words, own) in enumerate(
+        (
+            (("model.n_euler_steps=3",), 3),
+            (("model.dynamics=gru", "model.n_euler_steps=1", "model.l2_res=0"), 1),
+            (("model.name=enode", "model.method=rk4", "model.substeps=3"), 3),
+            (("model.name=enode", "model.method=dopri5"), None),
+        )
+    ):
+        assert gather_run(new_run_of(tmp_path / str(number), *words)).own_substeps == own, words
+
+
+def test_a_model_without_a_fixed_time_step_has_no_rows_of_time_steps_and_no_command_for_them(tmp_path):
+    folder = new_run_of(tmp_path / "adaptive", "model.name=enode", "model.method=dopri5")
+    add_evaluation(folder, scores(None))
+    facts = gather_run(folder)
+    assert facts.evaluation is not None
+    assert [block.text for block in step_sizes(facts)] == [
+        "The solver of this model chooses its own steps: there is no time step to vary."
+    ]
+    assert not [word for word in differences(facts, facts.evaluation) if "time step" in word]
+
+
+def test_the_time_step_of_a_model_that_this_code_does_not_know_is_unknown(run):
+    settings = yaml.safe_load(run.config.read_text())
+    settings["model"] = {"name": "srvp", "no_such_setting": 1}
+    run.config.write_text(yaml.safe_dump(settings))
+    add_evaluation(run, scores(4))
+    facts = gather_run(run)
+    assert (facts.model, facts.own_substeps) == (None, None)
+    assert any("1/4; that of the training is not known" in word for word in differences(facts, facts.evaluation))
+    assert "1/2" in rows_of(step_sizes(facts))
+
+
+def new_run_of(path, *overrides):
+    """A run of the defaults of the schema and the overrides alone."""
+    folder = RunFolder(path)
+    folder.create()
+    settings = configs._merge([("command line", configs._parse_overrides(list(overrides)))])
+    configs.save(configs.to_config(settings), folder.config)
+    return folder
 
 
 def test_scores_that_cannot_be_read_are_replaced_by_those_of_the_own_time_step_and_both_is_said(run):
