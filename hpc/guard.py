@@ -8,6 +8,7 @@ within `WINDOW` steps the run stops with the batch's keys at hand, before weeks 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 WARMUP_STEPS = 100
@@ -42,14 +43,18 @@ class Guard:
             self._learn(min(grad_norm, self._threshold()))  # one spike must not hide those that follow
         return reason
 
-    def check_budget(self, step: int, reason: str, keys: list[str]) -> None:
+    def check_budget(self, step: int, reason: str, keys: list[str], trouble: Sequence[str] = ()) -> None:
         """
+        Args:
+            trouble: what the models of all ranks tell of this step.
+
         Raises:
             BudgetExceeded: this bad step was one too many.
         """
         if len(self._recent) > self.max_bad_steps:
+            told = f" ({'; '.join(trouble)})" if trouble else ""
             raise BudgetExceeded(
-                f"step {step}: {reason}; that is bad step number {len(self._recent)} of the last {WINDOW}, "
+                f"step {step}: {reason}{told}; that is bad step number {len(self._recent)} of the last {WINDOW}, "
                 f"train.max_bad_steps={self.max_bad_steps}. "
                 f"Clips of this batch: {', '.join(keys[:16])}{' ...' if len(keys) > 16 else ''}. "
                 "Lower optimizer.lr, set optimizer.clip_norm, or look at these clips; run= goes on from the last save"

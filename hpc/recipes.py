@@ -1,8 +1,9 @@
 """How one training step uses one or several models and optimisers. The loop knows recipes, not models.
 
 A recipe owns its engines by name. `step` takes the micro-batches of one optimiser step and returns the named terms of
-the objective, averaged over this rank's clips; the loop averages them over ranks. Maximum likelihood (SRVP, SVG,
-latent ODE, PDE) is one engine and one update; adversarial recipes hold several engines and make several.
+the objective, averaged over this rank's clips; the loop averages them over ranks. Terms whose name ends in "_max" are
+maxima instead. Maximum likelihood (SRVP, SVG, latent ODE, PDE) is one engine and one update; adversarial recipes hold
+several engines and make several.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from hpc.distributed import World
 from hpc.engine import Engine, Update
 from hpc.noise import step_generator, take_rows
 from hpc.plan import BatchPlan
+from hpc.tracking.meters import is_maximum
 
 
 @dataclass
@@ -34,7 +36,7 @@ class MicroBatch:
 @dataclass
 class StepResult:
     terms: dict[str, Tensor]
-    """Scalars on the device, means over this rank's clips."""
+    """Scalars on the device: means over this rank's clips, or maxima where the name ends in "_max"."""
     updates: dict[str, Update]
     """By engine."""
 
@@ -48,6 +50,11 @@ class Recipe(Protocol):
     @property
     def predictor(self) -> nn.Module:
         """The module whose `predict` is evaluated and exported."""
+        ...
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the last step of this rank may have gone wrong, in words, if its models know."""
         ...
 
     def step(self, micro_batches: Iterable[MicroBatch], step: int) -> StepResult:
@@ -79,10 +86,17 @@ class MaximumLikelihood:
     def predictor(self) -> nn.Module:
         return self.engines["model"].module
 
+    @property
+    def trouble(self) -> str | None:
+        """Of the last pass."""
+        model: Any = self.predictor
+        told: str | None = model.trouble
+        return told
+
     def step(self, micro_batches: Iterable[MicroBatch], step: int) -> StepResult:
         engine = self.engines["model"]
         noise: Mapping[str, Tensor] | None = None
-        sums: dict[str, Tensor] = {}
+        found: dict[str, Tensor] = {}
         count, update = 0, None
         for batch in micro_batches:
             if noise is None:
@@ -92,9 +106,10 @@ class MaximumLikelihood:
             update = engine.step()
             count += 1
             for name, value in terms.items():
-                sums[name] = sums.get(name, 0) + value.detach()
+                found[name] = _with(name, found.get(name), value.detach())
         assert update is not None, "the micro-batches end at the accumulation boundary"
-        return StepResult({name: value / count for name, value in sums.items()}, {"model": update})
+        terms = {name: value if is_maximum(name) else value / count for name, value in found.items()}
+        return StepResult(terms, {"model": update})
 
     def set_lr(self, factor: float) -> None:
         self.engines["model"].set_lr(self.base_lr * factor)
@@ -104,6 +119,13 @@ class MaximumLikelihood:
         num_frames = next(iter(batch.arrays.values())).shape[1]
         model: Any = self.predictor
         return model.draw_noise(self.global_batch, num_frames, step_generator(self.seed, step))
+
+
+def _with(name: str, before: Tensor | None, value: Tensor) -> Tensor:
+    """A term of one more pass: added, or the larger one."""
+    if before is None:
+        return value
+    return torch.maximum(before, value) if is_maximum(name) else before + value
 
 
 RECIPES: dict[str, Callable[[Config, BatchPlan, World], Recipe]] = {"likelihood": MaximumLikelihood}

@@ -41,7 +41,7 @@ from hpc.run_folder import RunFolder
 from hpc.saving import Saver
 from hpc.schedule import lr_factor
 from hpc.stop import StopCause, StopFlag, decode, encode
-from hpc.tracking.meters import Meters
+from hpc.tracking.meters import Meters, over_ranks
 from hpc.tracking.tracker import Tracker
 from hpc.version import code_version
 from hpc.watchdog.watchdog import Watchdog, read_diagnosis
@@ -226,9 +226,9 @@ class Trainer:
             self._log()
 
     def _log(self) -> None:
-        """One line of the journal: means since the last one, over all ranks."""
+        """One line of the journal: means and maxima since the last one, over all ranks."""
         parts = self.world.gather(self.meters.collect())
-        scalars = {name: sum(part[name] for part in parts) / len(parts) for name in parts[0]}
+        scalars = {name: over_ranks(name, [part[name] for part in parts]) for name in parts[0]}
         scalars["data_wait_share_max"] = max(part["data_wait_share"] for part in parts)
         scalars["lr"] = self.config.optimizer.lr * lr_factor(
             self.config.optimizer, self.step - 1, self.config.train.steps
@@ -240,9 +240,13 @@ class Trainer:
         self.tracker.log("train", self.step, scalars)
 
     def _report_bad_step(self, engine: str, reason: str, fetched: list[Batch]) -> None:
-        keys = [key for part in self.world.gather([key for batch in fetched for key in batch.keys]) for key in part]
-        self.tracker.event("bad_step", self.step, {"engine": engine, "reason": reason, "keys": keys})
-        self.guards[engine].check_budget(self.step, reason, keys)
+        mine = [key for batch in fetched for key in batch.keys], self.recipe.trouble
+        parts = self.world.gather(mine)
+        keys = [key for part, _ in parts for key in part]
+        trouble = list(dict.fromkeys(told for _, told in parts if told))
+        details = {"engine": engine, "reason": reason, "keys": keys}
+        self.tracker.event("bad_step", self.step, {**details, "trouble": trouble} if trouble else details)
+        self.guards[engine].check_budget(self.step, reason, keys, trouble)
 
     def _note_substitutions(self, mine: list[Substitution]) -> None:
         """Put the substitutes of all ranks into every rank's ledger, so that a resume replays them anywhere."""

@@ -19,7 +19,7 @@ from hpc.report.facts import RunFacts
 from hpc.report.provenance import provenance
 from hpc.report.results import headline, overview, results, step_sizes
 from hpc.report.scores_over_time import curve_pngs
-from hpc.report.training import interruptions, series_of, training_png
+from hpc.report.training import MAXIMUM, interruptions, series_of, training_png
 from hpc.version import code_version
 
 TEMPLATE, STYLE = "report.html.j2", "report.css"
@@ -131,7 +131,9 @@ def _training(runs: Sequence[RunFacts]) -> list[Block]:
             if curve.not_finite
         ]
         if (widest := max((curve.per_point for curve in curves.values()), default=1)) > 1:
-            blocks.append(Paragraph(f"{run.name}: a point is the mean of up to {widest} logged lines.", "caption"))
+            maxima = f" (of …{MAXIMUM}: the largest)" if any(name.endswith(MAXIMUM) for name in curves) else ""
+            text = f"{run.name}: a point is the mean of up to {widest} logged lines{maxima}."
+            blocks.append(Paragraph(text, "caption"))
     return blocks
 
 

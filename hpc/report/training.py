@@ -20,7 +20,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 from hpc.report.facts import RunFacts
 
 MAX_POINTS = 800
-"""Of a curve; neighbouring lines of the journal are averaged until there are no more."""
+"""Of a curve; neighbouring lines of the journal are averaged until there are no more (of maxima the largest counts)."""
 MAX_PANELS = 18
 LOG_SCALE_FROM = 200.0
 """Largest / smallest value above which a positive quantity is drawn on a logarithmic axis."""
@@ -29,13 +29,18 @@ COLOURS = ("#1f5fbf", "#d63031", "#1a9343", "#e08e0b", "#7b4bb7", "#546070", "#0
 NOT_DRAWN = ("step_s", "data_wait_share", "data_wait_share_max", "memory_gib", "samples_consumed")
 """Of train records; bad_steps and substitutions are drawn when they are not zero."""
 COUNTERS = ("bad_steps", "substitutions")
-VALIDATIONS = ("psnr", "ssim", "psnr_repeat_last", "ssim_repeat_last", "centroid_single")
+MAXIMUM = "_max"
+"""How the name of a term ends that is a maximum, as hpc.tracking.meters says."""
+VALIDATIONS = ("psnr", "ssim", "psnr_reconstruction", "psnr_step_halved_change")
+"""Of eval records."""
 LABELS = {
     "train/loss": "loss",
     "train/lr": "learning rate",
     "train/frames_per_s": "frames/s",
     "eval/psnr": "validation PSNR (dB)",
     "eval/ssim": "validation SSIM",
+    "eval/psnr_reconstruction": "validation PSNR, given frames (dB)",
+    "eval/psnr_step_halved_change": "validation PSNR change, half step (dB)",
 }
 
 
@@ -47,7 +52,7 @@ class Series:
     values: list[float]
     """Finite ones."""
     per_point: int
-    """Lines of the journal that a point is the mean of."""
+    """Lines of the journal that a point is the mean, or the maximum, of."""
     not_finite: int
     """Lines left out because they were NaN or infinite."""
 
@@ -68,7 +73,7 @@ def series_of(run: RunFacts) -> dict[str, Series]:
         if record.kind in ("train", "eval"):
             for name, value in _scalars(record.data):
                 raw.setdefault(f"{record.kind}/{name}", []).append((record.step, value))
-    drawn = {name: _thinned(points) for name, points in raw.items() if _is_drawn(name)}
+    drawn = {name: _thinned(points, name.endswith(MAXIMUM)) for name, points in raw.items() if _is_drawn(name)}
     counters = [f"train/{name}" for name in COUNTERS]
     return {name: found for name, found in drawn.items() if name not in counters or any(found.values)}
 
@@ -82,19 +87,23 @@ def _scalars(data: Mapping[str, object]) -> Iterator[tuple[str, float]]:
 
 def _is_drawn(name: str) -> bool:
     kind, _, rest = name.partition("/")
-    return rest in VALIDATIONS[:2] if kind == "eval" else rest not in NOT_DRAWN
+    return rest in VALIDATIONS if kind == "eval" else rest not in NOT_DRAWN
 
 
-def _thinned(points: Sequence[tuple[int, float]]) -> Series:
+def _thinned(points: Sequence[tuple[int, float]], is_maximum: bool) -> Series:
     finite = [(step, value) for step, value in points if math.isfinite(value)]
     each = max(1, math.ceil(len(finite) / MAX_POINTS))
     groups = [finite[start : start + each] for start in range(0, len(finite), each)]
     return Series(
         steps=[group[-1][0] for group in groups],
-        values=[math.fsum(value for _, value in group) / len(group) for group in groups],
+        values=[_point([value for _, value in group], is_maximum) for group in groups],
         per_point=each,
         not_finite=len(points) - len(finite),
     )
+
+
+def _point(values: Sequence[float], is_maximum: bool) -> float:
+    return max(values) if is_maximum else math.fsum(values) / len(values)
 
 
 def interruptions(run: RunFacts) -> list[Interruption]:

@@ -1,20 +1,36 @@
-"""Means of what the steps of a run report, without making the host wait for the device.
+"""Means and maxima of what the steps of a run report, without making the host wait for the device.
 
 In:  per optimiser step the objective's terms (scalars on the device), gradient norms (host) and the frames it used.
-Out: once per logged line a dict of plain floats: means over the steps since the last line, speed, waiting.
+Out: once per logged line a dict of plain floats: means over the steps since the last line, speed, waiting. A term whose
+     name ends in "_max" is a maximum: over passes, steps and ranks the largest counts, not the mean.
 
-Terms are summed on the device; the only transfer is one small vector in `collect`. A step lasts from the first wait
+Terms are gathered on the device; the only transfer is one small vector in `collect`. A step lasts from the first wait
 for its data to its `update`, so what happens between steps (validation, saving) does not look like slow training.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
+
+MAXIMUM = "_max"
+"""How the name of a term ends that is a maximum."""
+
+
+def is_maximum(name: str) -> bool:
+    return name.endswith(MAXIMUM)
+
+
+def over_ranks(name: str, values: Sequence[float]) -> float:
+    """What stands for the values of all ranks: their mean or, as the name says, their maximum; NaN if one is NaN."""
+    if not is_maximum(name):
+        return sum(values) / len(values)
+    return math.nan if any(map(math.isnan, values)) else max(values)
 
 
 class Meters:
@@ -47,14 +63,18 @@ class Meters:
         """End of a step.
 
         Args:
-            terms: named scalars on the device; a name may be absent from some steps and is averaged over the others.
+            terms: named scalars on the device; a name may be absent from some steps and is that of the others.
             norms: named host floats.
             frames: frames of the global batch.
         """
         for name, term in terms.items():
+            value = term.detach().to(self._device, torch.float64)
             if name not in self._terms:
-                self._terms[name] = torch.zeros((), dtype=torch.float64, device=self._device)
-            self._terms[name].add_(term.detach())
+                self._terms[name] = value.clone()
+            elif is_maximum(name):
+                torch.maximum(self._terms[name], value, out=self._terms[name])
+            else:
+                self._terms[name].add_(value)
         for name, norm in norms.items():
             self._norms[name] = self._norms.get(name, 0.0) + norm
         for name in (*terms, *norms):
@@ -66,7 +86,7 @@ class Meters:
         self._frames += frames
 
     def collect(self) -> dict[str, float]:
-        """Means since the last `collect`, which this one resets.
+        """Means and maxima since the last `collect`, which this one resets.
 
         Returns:
             each term and norm by its name; `frames_per_s` of the global batch; `step_s`, seconds of a step;
@@ -75,7 +95,7 @@ class Meters:
         sums = dict(self._norms)
         if self._terms:
             sums |= zip(self._terms, torch.stack(list(self._terms.values())).tolist(), strict=True)
-        found = {name: total / self._counts[name] for name, total in sums.items()}
+        found = {name: sums[name] / (1 if is_maximum(name) else self._counts[name]) for name in sums}
         busy = self._step_s if self._updates else 0.0
         found["frames_per_s"] = self._frames / busy if busy else 0.0
         found["step_s"] = busy / self._updates if self._updates else 0.0

@@ -46,6 +46,13 @@ def test_over_the_budget_the_run_stops_with_the_clips_at_hand():
         guard.check_budget(7, reason, ["clip-3"])
 
 
+def test_what_the_models_tell_of_the_bad_step_is_in_the_message():
+    guard = _settled(0)
+    reason = str(guard.inspect(math.nan))
+    with pytest.raises(BudgetExceeded, match=r"\(rk4 left the finite numbers; too many steps\); that is"):
+        guard.check_budget(7, reason, [], ["rk4 left the finite numbers", "too many steps"])
+
+
 def test_bad_steps_of_long_ago_are_forgiven():
     guard = _settled(1)
     for _ in range(3):

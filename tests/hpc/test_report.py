@@ -27,7 +27,7 @@ from hpc.report.differences import differences
 from hpc.report.facts import gather_run
 from hpc.report.results import headline, over_steps
 from hpc.report.scores_over_time import _baselines, _model_curves
-from hpc.report.training import interruptions, series_of
+from hpc.report.training import MAX_POINTS, in_order, interruptions, series_of
 from hpc.request import parse
 from hpc.run_folder import RunFolder
 from hpc.tracking.journal import Journal
@@ -253,6 +253,18 @@ def test_a_long_journal_is_averaged(tmp_path):
     assert curve.per_point == 3
     assert (curve.steps[0], curve.values[0]) == (3, 2.0)
     assert curve.steps[-1] == 2000
+
+
+def test_every_term_of_the_loss_has_a_panel_and_of_maxima_the_largest_is_drawn(tmp_path):
+    folder = new_run(tmp_path / "ode")
+    journal = Journal(folder.path, 1)
+    for step in range(1, 2 * MAX_POINTS + 1):
+        train_line(journal, step, nfe=step % 2 + 1.0, nfe_max=step % 2 + 5.0)
+    journal.close()
+    curves = series_of(gather_run(folder))
+    assert set(curves["train/nfe"].values) == {1.5}
+    assert set(curves["train/nfe_max"].values) == {6.0}
+    assert {"train/nfe", "train/nfe_max"} <= set(in_order(list(curves)))
 
 
 def test_costs_count_the_hours_of_all_ranks_over_all_attempts(made, page):

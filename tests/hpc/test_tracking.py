@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 
 import pytest
@@ -15,7 +16,7 @@ from hpc.config import LogConfig
 from hpc.tracking import console, meters
 from hpc.tracking.console import Display, format_duration, progress_bar
 from hpc.tracking.journal import read_records, surviving
-from hpc.tracking.meters import Meters
+from hpc.tracking.meters import Meters, over_ranks
 from hpc.tracking.tracker import Tracker
 
 
@@ -50,6 +51,21 @@ def test_means_are_over_the_steps_since_the_last_line_and_over_those_that_had_th
     found = meter.collect()
     assert found["loss"] == 7.0
     assert found.keys() == {"loss", "frames_per_s", "step_s", "data_wait_share"}
+
+
+def test_terms_that_are_maxima_are_the_largest_of_the_steps_and_of_the_ranks():
+    meter = Meters("cpu")
+    for value in (3.0, 9.0, 6.0):
+        meter.update({"nfe": torch.tensor(value), "nfe_max": torch.tensor(value)}, {}, frames=1)
+    found = meter.collect()
+    assert (found["nfe"], found["nfe_max"]) == (6.0, 9.0)
+    meter.update({"nfe_max": torch.tensor(-1.0)}, {}, frames=1)
+    assert meter.collect()["nfe_max"] == -1.0, "a line knows nothing of the one before"
+    meter.update({"nfe_max": torch.tensor(math.nan)}, {}, frames=1)
+    meter.update({"nfe_max": torch.tensor(1.0)}, {}, frames=1)
+    assert math.isnan(meter.collect()["nfe_max"])
+    assert (over_ranks("nfe", [1.0, 3.0]), over_ranks("nfe_max", [1.0, 3.0])) == (2.0, 3.0)
+    assert math.isnan(over_ranks("nfe_max", [1.0, math.nan]))
 
 
 def test_a_long_sum_of_float32_terms_does_not_drift():
