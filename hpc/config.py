@@ -112,7 +112,9 @@ class OptimizerConfig:
     eps: float = 1e-8
     weight_decay: float = 0.0
     constant_steps: int = -1
-    """Steps at the full learning rate, which then falls linearly to zero at train.steps; -1: constant to the end."""
+    """Steps at the full learning rate, which then falls to zero at train.steps; -1: constant to the end."""
+    decay: str = "linear"
+    """How it falls: linear, or cosine (half a period)."""
     clip_norm: float = 0.0
     """Global gradient norm above which gradients are scaled down; 0: no clipping."""
 
@@ -121,6 +123,12 @@ class OptimizerConfig:
         for name in ("beta1", "beta2"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"optimizer.{name}={value}: expected at least 0 and less than 1")
+        _choice("optimizer.decay", self.decay, ("linear", "cosine"))
+        _require(
+            self.decay == "linear" or self.constant_steps >= 0,
+            f"optimizer.decay={self.decay} would do nothing with optimizer.constant_steps=-1, where the rate never "
+            "falls: set optimizer.constant_steps=0, or optimizer.decay=linear",
+        )
         _require(self.clip_norm >= 0, f"optimizer.clip_norm={self.clip_norm}: expected 0 (off) or a positive norm")
 
 

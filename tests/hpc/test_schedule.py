@@ -1,10 +1,11 @@
-"""The learning rate is SRVP's published schedule, as a pure function of the step."""
+"""The learning rate is SRVP's published schedule, or a cosine, as a pure function of the step."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from hpc.config import OptimizerConfig
+from hpc.config import ConfigError, OptimizerConfig
 from hpc.schedule import lr_factor
 
 
@@ -26,3 +27,23 @@ def test_schedule_equals_lambda_lr_stepped_from_the_burnin_iteration_on():
 
 def test_without_constant_steps_the_rate_never_falls():
     assert {lr_factor(OptimizerConfig(), step, 10) for step in range(10)} == {1.0}
+
+
+def test_a_cosine_falls_as_torch_has_it_and_ends_at_zero():
+    constant, total = 3, 10
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=total - constant)
+    falling = []
+    for _ in range(total - constant):
+        optimizer.step()
+        scheduler.step()
+        falling.append(optimizer.param_groups[0]["lr"])
+    config = OptimizerConfig(constant_steps=constant, decay="cosine")
+    found = [lr_factor(config, step, total) for step in range(total)]
+    assert found == pytest.approx([1.0] * constant + falling, abs=1e-12)
+    assert found[-1] == 0.0
+
+
+def test_a_decay_that_never_comes_is_refused():
+    with pytest.raises(ConfigError, match=r"optimizer\.decay=cosine would do nothing.*constant_steps=0"):
+        OptimizerConfig(decay="cosine")
