@@ -17,6 +17,7 @@ Axes: B clips, T frames (or T-1 transitions), k = nt_inf frames, C channels, H h
 X = nhx size of a frame's code, E = nh_inf; N samples; M = B T.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,14 +28,15 @@ from torch import Tensor, nn
 from odevid.config import SRVPConfig
 from odevid.dynamics import Dynamics, build_dynamics, unroll
 from odevid.model import Generators, Latent, LatentModel, evaluating
+from odevid.models.clips import check_counts, check_noise, check_video, decode_samples, frames_of
+from odevid.models.sampling import noise_source
 from odevid.models.times import Ticks, check_context_times, parse_times
 from odevid.networks import MLP, Shared, build_decoder, build_encoder
 from odevid.networks.clips import pick_frames
 from odevid.networks.init import init_images
 from odevid.objectives import full_precision, gaussian_nll, kl_between, kl_to_standard, sample_gaussian
 
-NoiseSource = Callable[[int], tuple[Tensor, Tensor]]
-MAX_DECODED = 256  # frames that a prediction decodes in one call, to bound its memory
+PairSource = Callable[[int], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -125,9 +127,9 @@ class SRVP(LatentModel):
                 noise was drawn for another number of clips or frames.
         """
         config, video_BTCHW = self.config, batch["video"]
-        self._check_video(video_BTCHW, at_least=max(config.nt_inf, 2), what="a training clip")
+        self._check_video(video_BTCHW, at_least=config.min_clip, what="a training clip")
         self._check_noise(noise, video_BTCHW)
-        frames_MCHW = _channels_last(video_BTCHW)
+        frames_MCHW = frames_of(video_BTCHW)
         encoded = self._encode(frames_MCHW, video_BTCHW.shape[1], noise)
         with torch.autocast(video_BTCHW.device.type, enabled=False):
             q_y = self._infer_y(encoded.codes_BTX)
@@ -213,7 +215,7 @@ class SRVP(LatentModel):
         )
         draw = self._sample_noise(context_BTCHW, ticks.future, generator)
         with evaluating(self):
-            encoded = self._encode(_channels_last(context_BTCHW), context_BTCHW.shape[1], {})
+            encoded = self._encode(frames_of(context_BTCHW), context_BTCHW.shape[1], {})
             shared = self.decoder.share(encoded.content_BE, encoded.skips)
         for _ in range(first_sample):
             draw(1)
@@ -221,13 +223,13 @@ class SRVP(LatentModel):
 
     @torch.no_grad()
     def _chunks(
-        self, encoded: Encoded, shared: Shared, ticks: Ticks, draw: NoiseSource, n_samples: int, chunk: int
+        self, encoded: Encoded, shared: Shared, ticks: Ticks, draw: PairSource, n_samples: int, chunk: int
     ) -> Iterator[Tensor]:
         """Frames nBTCHW of `chunk` samples at a time; the model's mode is its own between two of them."""
         for first in range(0, n_samples, chunk):
             with evaluating(self):
                 latent = self._latent(encoded, draw(min(chunk, n_samples - first)))
-                frames_nBTCHW = self._decode_samples(self._states(latent, ticks), shared)
+                frames_nBTCHW = decode_samples(self.decoder, self._states(latent, ticks), shared)
             yield frames_nBTCHW
 
     @property
@@ -249,7 +251,7 @@ class SRVP(LatentModel):
             raise ValueError(f"n_future is {n_future}; it must not be negative")
         draw = self._sample_noise(context_BTCHW, n_future, generator)
         with evaluating(self):
-            encoded = self._encode(_channels_last(context_BTCHW), context_BTCHW.shape[1], {})
+            encoded = self._encode(frames_of(context_BTCHW), context_BTCHW.shape[1], {})
             return self._latent(encoded, draw(n_samples))
 
     @torch.no_grad()
@@ -280,32 +282,17 @@ class SRVP(LatentModel):
         if len(clips) > 1:
             raise ValueError(f"states NBTD {tuple(states_NBTD.shape)} and content are of {sorted(clips)} clips")
         with evaluating(self):
-            return self._decode_samples(states_NBTD, self.decoder.share(content.get("w"), skips))
+            return decode_samples(self.decoder, states_NBTD, self.decoder.share(content.get("w"), skips))
 
-    def _sample_noise(self, context_BTCHW: Tensor, future: int, generator: Generators) -> NoiseSource:
-        """A source of (eps_y0 `[n B, D]`, eps_z `[n B, T-1 + future, Z]`) for the next n samples of every clip.
-
-        Drawn sample by sample and, for each, clip by clip, so that no number depends on how samples are grouped.
-        """
+    def _sample_noise(self, context_BTCHW: Tensor, future: int, generator: Generators) -> PairSource:
+        """A source of (eps_y0 `[n B, D]`, eps_z `[n B, T-1 + future, Z]`) for the next n samples of every clip."""
         num_clips, num_context = context_BTCHW.shape[:2]
-        if isinstance(generator, Sequence):
-            if len(generator) != num_clips:
-                raise ValueError(f"got {len(generator)} generators for {num_clips} clips; give one, or one per clip")
-            sources: list[torch.Generator | None] = list(generator)
-        else:
-            sources = [generator] * num_clips
-        ny, nz, transitions = self.config.ny, self.config.nz, num_context - 1 + future
-        size = ny + nz * transitions
-        weight = self.q_y.first.weight
+        ny, shape_z = self.config.ny, (num_context - 1 + future, self.config.nz)
+        source = noise_source(num_clips, ny + math.prod(shape_z), generator, self.q_y.first.weight)
 
         def draw(count: int) -> tuple[Tensor, Tensor]:
-            drawn = [
-                torch.randn(size, generator=source, device=source.device if source else "cpu")
-                for _ in range(count)
-                for source in sources
-            ]
-            eps = torch.stack(drawn).to(weight)
-            return eps[:, :ny], eps[:, ny:].unflatten(1, (transitions, nz))
+            eps = source(count)
+            return eps[:, :ny], eps[:, ny:].unflatten(1, shape_z)
 
         return draw
 
@@ -343,56 +330,24 @@ class SRVP(LatentModel):
             pieces.append(unroll(self.dynamics, state_BD, z_BZ.unsqueeze(1), substeps)[0][:, 1:])
         return torch.cat(pieces, dim=1)
 
-    def _decode_samples(self, states_NBTD: Tensor, shared: Shared) -> Tensor:
-        """Frames NBTCHW, decoded in groups of at most MAX_DECODED frames (at least one per clip)."""
-        num_samples, num_clips, num_times, _ = states_NBTD.shape
-        states_BTD = states_NBTD.transpose(0, 1).flatten(1, 2)
-        groups = states_BTD.split(max(1, MAX_DECODED // num_clips), dim=1)
-        frames = torch.cat([full_precision(self.decoder(group, shared)) for group in groups], dim=1)
-        return frames.unflatten(1, (num_samples, num_times)).transpose(0, 1).contiguous()
-
     # ------------------------------------------------------------------------------------------------ checks
 
     def _check_video(self, video_BTCHW: Tensor, at_least: int, what: str) -> None:
-        expected = self.config.frame_shape
-        if video_BTCHW.ndim != 5 or tuple(video_BTCHW.shape[2:]) != expected or not video_BTCHW.is_floating_point():
-            raise ValueError(
-                f"{what} must be float (clips, frames, {', '.join(map(str, expected))}) in [0, 1]; got "
-                f"{video_BTCHW.dtype} of shape {tuple(video_BTCHW.shape)}"
-            )
-        if video_BTCHW.shape[1] < at_least:
-            raise ValueError(
-                f"{what} of shape {tuple(video_BTCHW.shape)} has {video_BTCHW.shape[1]} frames; this model needs at "
-                f"least {at_least} (y_0 is inferred from model.nt_inf = {self.config.nt_inf})"
-            )
+        check_video(video_BTCHW, self.config, at_least=at_least, what=what, why=self.config.clip_needs)
 
     def _check_noise(self, noise: Mapping[str, Tensor], video_BTCHW: Tensor) -> None:
-        expected = self._noise_shapes(*video_BTCHW.shape[:2])
         found = {name: tuple(tensor.shape) for name, tensor in noise.items()}
-        if found != expected:
-            raise ValueError(
-                f"for a video of shape {tuple(video_BTCHW.shape)} the noise must be {expected}; got {found}; draw it "
-                f"with draw_noise(num_clips, num_frames) and slice the clips alone"
-            )
+        check_noise(found, self._noise_shapes(*video_BTCHW.shape[:2]), video_BTCHW)
 
     def _check_request(self, context_BTCHW: Tensor, n_samples: int, chunk: int | None, substeps: int) -> None:
-        self._check_video(context_BTCHW, at_least=self.config.nt_inf, what="a context")
-        for name, value in (("n_samples", n_samples), ("chunk", n_samples if chunk is None else chunk)):
-            if value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+        self._check_video(context_BTCHW, at_least=self.config.min_context, what="a context")
+        check_counts(n_samples, chunk, substeps)
         self._check_substeps(substeps)
 
     def _check_substeps(self, substeps: int) -> None:
-        if substeps < 1:
-            raise ValueError(f"substeps is {substeps}; it must be at least 1")
+        check_counts(1, None, substeps)
         if substeps != 1 and not self.dynamics.has_substeps:
             raise ValueError(f"substeps is {substeps}, but {self.config.dynamics} dynamics have no time step; use 1")
-
-
-def _channels_last(video_BTCHW: Tensor) -> Tensor:
-    """Frames MCHW whose channels are next to each other in memory: convolutions are fastest so, on CPUs and GPUs."""
-    frames = video_BTCHW.flatten(0, 1)
-    return torch.empty_like(frames, memory_format=torch.channels_last).copy_(frames)
 
 
 def load_published(source: str | Path | Mapping[str, Tensor], config: SRVPConfig) -> SRVP:

@@ -1,7 +1,8 @@
-"""Which times a prediction is asked for, as whole numbers of solver steps.
+"""Which times a prediction is asked for, as numbers, or on a grid of solver steps.
 
-In: what a user of `predict` types. Out: `Ticks`, positions on the grids of the context and of the roll-out, or a
-ValueError that says what would do. One unit of time is one frame; frame i of the context is at time i.
+In: what a user of `predict` types. Out: `requested_times` for any model; `Ticks`, positions on the grids of the context
+and of the roll-out, for one of fixed steps; or a ValueError that says what would do. One unit of time is one frame;
+frame i of the context is at time i.
 """
 
 import math
@@ -29,6 +30,37 @@ class Ticks:
     wanted: list[tuple[bool, int]]
 
 
+def requested_times(
+    times: int | Sequence[float] | None, n_future: int | None, last: float, *, earliest: float | None = 0.0
+) -> list[float]:
+    """The times to predict: those in a list, or as many as a whole number says, one frame apart after `last`.
+
+    Args:
+        last: time of the last frame of the context.
+        earliest: of the times that can be predicted; None: any, also before the first frame of the context.
+
+    Raises:
+        ValueError: no time, or two conflicting requests; a time that is too early or not finite.
+    """
+    if (times is None) == (n_future is None):
+        raise ValueError(f"give either times or n_future; got times={times!r}, n_future={n_future!r}")
+    asked: Any = n_future if times is None else times
+    if isinstance(asked, Integral):
+        if asked < 1:
+            raise ValueError(f"asked for {asked} future frames; ask for at least 1")
+        return [float(last + 1 + index) for index in range(asked)]
+    if isinstance(asked, Real):
+        raise ValueError(f"times is the single number {asked}; give a whole number of frames, or a list of times")
+    requested = [float(time) for time in asked]
+    if not requested:
+        raise ValueError("times is empty; give at least one time, in frames")
+    for time in requested:
+        if not math.isfinite(time) or (earliest is not None and time < earliest):
+            first = "any finite number" if earliest is None else f"from {earliest:g} (first context frame) on"
+            raise ValueError(f"time {time} cannot be predicted; times are in frames, {first}")
+    return requested
+
+
 def parse_times(
     times: int | Sequence[float] | None,
     n_future: int | None,
@@ -43,7 +75,7 @@ def parse_times(
         ValueError: no time, or two conflicting requests; a time that is negative, not finite or off its grid.
     """
     last = num_context - 1
-    requested = _requested(times, n_future, last)
+    requested = requested_times(times, n_future, last)
     wanted = []
     for time in requested:
         inside = time <= last
@@ -68,25 +100,6 @@ def check_context_times(context_times: Sequence[float] | None, num_context: int)
             f"context_times is {given} for {num_context} context frames; SRVP needs one frame per unit of time: "
             f"leave it out or give 0, 1, ..., {num_context - 1}"
         )
-
-
-def _requested(times: int | Sequence[float] | None, n_future: int | None, last: int) -> list[float]:
-    if (times is None) == (n_future is None):
-        raise ValueError(f"give either times or n_future; got times={times!r}, n_future={n_future!r}")
-    asked: Any = n_future if times is None else times
-    if isinstance(asked, Integral):
-        if asked < 1:
-            raise ValueError(f"asked for {asked} future frames; ask for at least 1")
-        return [float(last + 1 + index) for index in range(asked)]
-    if isinstance(asked, Real):
-        raise ValueError(f"times is the single number {asked}; give a whole number of frames, or a list of times")
-    requested = [float(time) for time in asked]
-    if not requested:
-        raise ValueError("times is empty; give at least one time, in frames")
-    for time in requested:
-        if not (math.isfinite(time) and time >= 0):
-            raise ValueError(f"time {time} cannot be predicted; times are in frames, from 0 (first context frame) on")
-    return requested
 
 
 def _on_grid(time: float, origin: int, substeps: int, where: str) -> int:

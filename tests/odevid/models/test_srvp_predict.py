@@ -95,7 +95,7 @@ def test_times_come_in_the_order_asked_for(model, context):
 
 
 def test_the_context_is_encoded_once_and_frames_are_decoded_in_bounded_groups(model, context, monkeypatch):
-    monkeypatch.setattr("odevid.models.srvp.MAX_DECODED", 2 * CLIPS)
+    monkeypatch.setattr("odevid.models.clips.MAX_DECODED", 2 * CLIPS)
     seen: dict[str, list[int]] = {"encoder": [], "decoder": []}
     hooks = [
         model.encoder.register_forward_pre_hook(lambda _, inputs: seen["encoder"].append(len(inputs[0]))),

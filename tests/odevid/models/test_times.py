@@ -2,7 +2,7 @@
 
 import pytest
 
-from odevid.models.times import check_context_times, parse_times
+from odevid.models.times import check_context_times, parse_times, requested_times
 
 
 def _parse(times=None, n_future=None, num_context=5, context_substeps=2, substeps=3):
@@ -43,6 +43,22 @@ def test_times_of_the_context_are_on_the_grid_of_training():
 def test_a_time_that_cannot_be_served_is_refused_with_what_would_do(request_, message):
     with pytest.raises(ValueError, match=message):
         _parse(**request_)
+
+
+def test_the_times_of_a_model_without_a_grid_are_any_numbers_and_whole_frames_follow_the_last_one():
+    assert requested_times(2, None, 3.5) == requested_times(None, 2, 3.5) == [4.5, 5.5]
+    assert requested_times([0.1, 3.7, 2], None, 3.5) == [0.1, 3.7, 2.0]
+
+
+def test_times_before_the_first_frame_are_for_models_that_go_back():
+    assert requested_times([-2.5, 0], None, 3, earliest=None) == [-2.5, 0.0]
+    with pytest.raises(ValueError, match=r"time -2.5 cannot be predicted; .* from 0 \(first context frame\) on"):
+        requested_times([0, -2.5], None, 3)
+    assert requested_times([-1], None, 3, earliest=-1) == [-1.0]
+    with pytest.raises(ValueError, match=r"time -1.5 cannot be predicted; .* from -1 \(first"):
+        requested_times([-1.5], None, 3, earliest=-1)
+    with pytest.raises(ValueError, match="time nan cannot be predicted; times are in frames, any finite number"):
+        requested_times([float("nan")], None, 3, earliest=None)
 
 
 def test_irregular_context_times_are_refused():
