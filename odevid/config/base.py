@@ -57,6 +57,11 @@ class ModelConfig:
         """Whether frames between two frames of the data can be predicted."""
         raise NotImplementedError
 
+    @property
+    def content_options(self) -> str:
+        """Why frames are decoded from the state alone, where they are: the settings that say so; for messages."""
+        raise NotImplementedError
+
     # ------------------------------------------------------------------------------------------------ checks
 
     def _choose(self, field: str, known: Sequence[object]) -> None:

@@ -118,6 +118,10 @@ class EncODEConfig(LatentODEConfig):
     def clip_needs(self) -> str:
         return f"model.nt_cond={self.nt_cond} are given, and a trajectory has two frames at least"
 
+    @property
+    def content_options(self) -> str:
+        return "this model has none"
+
     def __post_init__(self) -> None:
         self._choose("name", ("enode",))
         super().__post_init__()
@@ -159,6 +163,10 @@ class RNNODEConfig(LatentODEConfig):
     @property
     def clip_needs(self) -> str:
         return f"model.objective={self.objective} with model.nt_cond={self.nt_cond}"
+
+    @property
+    def content_options(self) -> str:
+        return f"model.ncontent={self.ncontent}"
 
     def __post_init__(self) -> None:
         self._choose("name", ("rnnode",))

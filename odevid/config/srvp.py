@@ -73,6 +73,11 @@ class SRVPConfig(ModelConfig):
         """MLP and GRU dynamics map one frame to the next."""
         return self.dynamics == "residual"
 
+    @property
+    def content_options(self) -> str:
+        content, skips = (str(value).lower() for value in (self.content_variable, self.skip_connections))
+        return f"model.content_variable={content}, model.skip_connections={skips}"
+
     def __post_init__(self) -> None:
         self._choose("name", ("srvp",))
         self._choose("architecture", ARCHITECTURES)

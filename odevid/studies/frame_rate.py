@@ -19,33 +19,47 @@ class FineFrames:
 
     Attributes:
         factor: times the frame rate.
-        substeps: solver steps per frame of the data.
+        substeps: solver steps per frame of the data; None: the solver chooses them.
         times: of each frame, in frames of the data; frame 0 is the first of the context.
         is_whole: whether that is a time of the data.
         frames_BTCHW: what was predicted there.
     """
 
     factor: int
-    substeps: int
+    substeps: int | None
     times: tuple[float, ...]
     is_whole: tuple[bool, ...]
     frames_BTCHW: Tensor
 
 
-def matching_substeps(own: int, factor: int) -> int:
-    """The smallest refinement of the model's `own` solver steps that has a step at every `1 / factor` of a frame."""
-    return math.lcm(own, factor)
+def matching_substeps(own: int | None, factor: int) -> int | None:
+    """The smallest refinement of the model's `own` solver steps that has a step at every `1 / factor` of a frame.
+
+    None of None: a solver that chooses its steps reaches any time.
+    """
+    return None if own is None else math.lcm(own, factor)
 
 
 def predict_fine(
-    model: VideoModel, context_BTCHW: Tensor, n_future: int, factor: int, substeps: int, *, generator: Generators = None
+    model: VideoModel,
+    context_BTCHW: Tensor,
+    n_future: int,
+    factor: int,
+    substeps: int | None,
+    *,
+    generator: Generators = None,
 ) -> FineFrames:
     """Frames at `factor` times the frame rate, for the time of `n_future` frames after the context.
+
+    Args:
+        substeps: solver steps per frame of the data; None for a model whose solver chooses them.
 
     Raises:
         ValueError: `substeps` is no multiple of `factor`; what `predict` refuses.
     """
-    if factor < 1 or substeps % factor:
+    if factor < 1:
+        raise ValueError(f"factor is {factor}: expected at least 1")
+    if substeps is not None and substeps % factor:
         raise ValueError(f"substeps is {substeps}: expected a multiple of the factor {factor}")
     last = context_BTCHW.shape[1] - 1
     times = tuple(last + index / factor for index in range(1, n_future * factor + 1))
