@@ -1,15 +1,15 @@
-"""Model (b) of Kanaa, Voleti et al. 2019 (arXiv 2109.03292, sections 5.2 and 5.3): RNN encoder, ODE, decoder; variational.
+"""Model (b) of Kanaa, Voleti et al. 2019 (arXiv 2109.03292, sections 5.2 and 5.3): RNN encoder, ODE, decoder.
 
-In: clips in [0, 1]. Out: the terms of its evidence bound, and sampled futures. A recurrent network reads the codes of the
-conditioning frames and gives q(z_0); from there the state solves an ODE, and frames are decoded from it (equation 2):
+In: clips in [0, 1]. Out: the terms of its evidence bound, and sampled futures. A recurrent network reads the codes of
+the conditioning frames and gives q(z_0); from there the state solves an ODE, and frames are decoded (equation 2):
 
     z_0 ~ q(z_0 | frames) = N(mu, sigma^2),  dz/dt = f(z),  frame t ~ N(dec(z_t), obs_scale^2),
     loss = -sum_t log p(frame t | z_t) + beta KL(q(z_0) || N(0, I)).
 
 The paper trains to *reconstruct* its ten conditioning frames and looks at the next ten; `objective` also trains to
-predict, or both. The GRU reads backwards in time (Chen et al. 2018), so that the frame whose state starts the solve comes
-last; with start="last", forwards. The paper writes the negative bound, says "maximise", and puts the divergence inside
-the sum over time: here it is minimised, and the divergence counts once per clip.
+predict, or both. The GRU reads backwards in time (Chen et al. 2018), so that the frame whose state starts the solve
+comes last; with start="last", forwards. The paper writes the negative bound, says "maximise", and puts the divergence
+inside the sum over time: here it is minimised, and the divergence counts once per clip.
 
 Beyond the paper: with `nt_obs` a clip shows only some conditioning frames, at times that the GRU is told, and frames at
 any times can condition a prediction; `ncontent` splits off a content vector that does not move (from the mean of the
@@ -21,6 +21,7 @@ of a code and of z, P = 2 L (4 L of second order) raw parameters of q, K = ncont
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -145,7 +146,7 @@ class RNNODE(LatentODE):
             return Encoded(self.q_z(hidden_1BH[0]), content_BK)
 
     def _gaps(self, times_BO: Tensor) -> Tensor:
-        """Time (in frames) from each frame to the one that the GRU has read before it; 0 for the first that it reads."""
+        """Time (in frames) from each frame to the one that the GRU has read before it; 0 for the first."""
         gaps_BO = torch.zeros_like(times_BO)
         steps_BO = times_BO.diff(dim=1)
         if self.config.start == "first":
@@ -159,11 +160,11 @@ class RNNODE(LatentODE):
         return sample_gaussian(raw.repeat(len(noise) // len(raw), 1), noise)
 
     def _refuse_times(self, context_times: Sequence[float]) -> None:
-        steps = {later - earlier for earlier, later in zip(context_times, context_times[1:], strict=False)}
+        steps = {later - earlier for earlier, later in pairwise(context_times)}
         if not self.config.irregular and steps - {1.0}:
             raise ValueError(
-                f"context_times is {list(context_times)}, but this model was trained on evenly spaced frames and is not "
-                "told times; leave it out, or train with model.nt_obs (frames at random times)"
+                f"context_times is {list(context_times)}, but this model was trained on evenly spaced frames and is "
+                "not told times; leave it out, or train with model.nt_obs (frames at random times)"
             )
 
     def _check(self, video_BTCHW: Tensor, noise: Mapping[str, Tensor]) -> None:
