@@ -1,0 +1,92 @@
+"""The experiments of the two neural-ODE models have the numbers that their paper states, and tell where each is from.
+
+Numbers that are `unstated` there are only asked for their reason.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from hpc import config as configs
+from hpc.config import ConfigError
+
+STATED = {  # Kanaa, Voleti et al. 2019: digits, training clips, their frames, batch, frames given
+    "enode_1digit": (1, 1_000, 10, 100, 1),
+    "enode_2digit": (2, 1_000, 10, 100, 1),
+    "rnnode_1digit": (1, 10_000, 10, 128, 10),
+    "rnnode_2digit": (2, 10_000, 10, 128, 10),
+}
+EXPERIMENTS = [name for name in configs.available("experiment") if "ode_" in name]
+EPOCHS = 2000
+
+
+@pytest.mark.parametrize("experiment", STATED)
+def test_the_numbers_that_the_paper_states(experiment):
+    config = configs.load(experiment)
+    clips = config.data.moving_mnist
+    found = (clips.digits, clips.sequences, config.data.num_frames, config.train.global_batch, config.model.nt_cond)
+    assert found == STATED[experiment]
+    assert config.train.steps * config.train.global_batch == EPOCHS * clips.sequences
+    assert config.eval.test_num_frames == 20
+    assert (config.optimizer.lr, config.optimizer.constant_steps, config.optimizer.decay) == (1e-3, 0, "cosine")
+    assert (config.model.start, config.model.order, config.model.augment) == ("first", 1, 0)
+    assert config.model.frame_time == 1 / 9
+
+
+def test_the_two_models_are_those_of_equations_1_and_2():
+    one, two = configs.load("enode_1digit"), configs.load("rnnode_1digit")
+    assert (one.model.latent_weight, one.model.stop_gradient) == (1.0, False)
+    assert (two.model.objective, two.model.obs_scale, two.model.beta) == ("reconstruct", 1.0, 1.0)
+    assert (one.eval.samples, one.eval.test_samples) == (1, 1)
+
+
+def test_two_digits_are_the_same_model_and_training_as_one():
+    for name in ("enode", "rnnode"):
+        one, two = (configs.load(f"{name}_{digits}digit") for digits in (1, 2))
+        assert (one.model, one.optimizer, one.train) == (two.model, two.optimizer, two.train)
+
+
+def test_kth_is_trained_to_predict_by_the_protocol_of_srvp():
+    ours, srvp = configs.load("rnnode_kth"), configs.load("srvp_kth")
+    assert ours.model.objective == "predict"
+    assert ours.model.nt_cond == srvp.model.nt_cond
+    assert (ours.data, ours.eval) == (srvp.data, srvp.eval)
+    assert (ours.train.steps, ours.train.global_batch) == (srvp.train.steps, srvp.train.global_batch)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_number_tells_where_it_is_from(experiment):
+    text = (configs.CONFIG_ROOT / "experiment" / f"{experiment}.yaml").read_text()
+    values = [line for line in text.splitlines() if re.match(r"\s*\w+: *[^\s#]", line)]
+    assert len(values) > 50
+    untold = [line for line in values if not re.search(r"# (paper|unstated|ours|srvp)\b", line)]
+    assert untold == []
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_setting_of_the_model_is_written_down(experiment):
+    written = configs._read_named("experiment", experiment).model
+    unsaid = set(configs.to_dict(configs.load(experiment))["model"]) - set(map(str, written))
+    assert unsaid <= {"rtol", "atol", "max_steps", "compiled"}, "but for what rk4 has not, and speed"
+
+
+def test_small_keeps_the_data_and_the_frames_and_test_and_demo_bring_their_own():
+    whole, small = configs.load("rnnode_kth"), configs.load("rnnode_kth", "small")
+    assert (small.data, small.model.objective, small.eval.num_frames) == (
+        whole.data,
+        whole.model.objective,
+        whole.eval.num_frames,
+    )
+    for size in ("test", "demo"):
+        config = configs.load("rnnode_kth", size)
+        assert (config.data.name, config.data.moving_mnist.digits) == ("moving-mnist", 1)
+        assert config.data.moving_mnist.sequences == 0, "drawn without end: nothing to store"
+
+
+def test_training_clips_longer_than_the_objective_looks_at_are_refused():
+    with pytest.raises(ConfigError, match=r"data\.num_frames=20: expected at most 10 \(model\.objective=reconstruct"):
+        configs.load("rnnode_1digit", overrides=["data.num_frames=20"])
+    longer = configs.load("rnnode_1digit", overrides=["data.num_frames=20", "model.objective=predict"])
+    assert longer.data.num_frames == 20
