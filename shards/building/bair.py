@@ -73,7 +73,7 @@ def plan(args: argparse.Namespace, survey: Survey) -> BuildPlan:  # noqa: ARG001
 
     Raises:
         ShardError: no record files there, or two whose names cannot be told apart in keys.
-        BadSource: files that are cut short or not TFRecords, and bad sources are to stop the build.
+        BadSource: files that cannot be read, are cut short or not TFRecords, and bad sources are to stop the build.
     """
     root = _find_root(args.raw)
     scans = {split: _scan(root / split) for split in PUBLISHED}
@@ -116,7 +116,7 @@ class MakeVideo:
         """One sample.
 
         Raises:
-            BadSource: a checksum is wrong, or the record is not a video of this dataset.
+            BadSource: the file cannot be read, a checksum is wrong, or the record is not a video of this dataset.
         """
         number = item.args["record"]
         data = read_record(item.source, number, item.args["offset"])
@@ -213,9 +213,7 @@ def _lost(scans: Sequence[Scan], *, stop: bool) -> list[str]:
     """
     troubled = [(scan, scan.trouble) for scan in scans if scan.trouble is not None]
     if stop and troubled:
-        details = [trouble.detail for _, trouble in troubled]
-        remedy = "Copy them again, or use the records before with --bad skip."
-        raise BadSource(troubled[0][1].kind, "\n  ".join([*details, remedy]))
+        raise BadSource(troubled[0][1].kind, "\n  ".join(trouble.detail for _, trouble in troubled))
     return [f"{t.kind}: {t.detail}; {len(scan.records)} records before it are used" for scan, t in troubled]
 
 

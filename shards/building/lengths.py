@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shards.atomic import locked, write_atomically
 from shards.building.plan import BadSource
+from shards.building.site import explained
 from shards.building.workers import run_in_workers, tick
 
 if TYPE_CHECKING:
@@ -71,11 +73,17 @@ class ParallelSurvey:
             yield from zip(chunk, headers, strict=True)
 
     def _answers(self, section: str, files: Sequence[Path], look: Look) -> dict[Path, Answer]:
-        """Those that are kept of files that are as they were, and those of ``look`` for the others."""
+        """Those that are kept of files that are as they were, and those of ``look`` for the others.
+
+        Raises:
+            ShardError: what is found cannot be kept: no room, or not to be written.
+        """
         if self.kept is None:
             return dict(look(files))
-        self.kept.parent.mkdir(parents=True, exist_ok=True)
-        with locked(self.kept.with_suffix(".lock")):
+        with ExitStack() as until_the_end:
+            with _writing(self.kept):
+                self.kept.parent.mkdir(parents=True, exist_ok=True)
+                until_the_end.enter_context(locked(self.kept.with_suffix(".lock")))
             everything = json.loads(self.kept.read_bytes()) if self.kept.exists() else {}
             known: dict[str, list[Any]] = everything.setdefault(section, {})
             states = {file: _state(file) for file in files}
@@ -87,8 +95,18 @@ class ParallelSurvey:
                     known[str(file)] = [*states[file], answer]
             finally:
                 if missing:
-                    write_atomically(self.kept, json.dumps(everything).encode())
+                    with _writing(self.kept):
+                        write_atomically(self.kept, json.dumps(everything).encode())
         return found
+
+
+@contextmanager
+def _writing(kept: Path) -> Iterator[None]:
+    """Raise ShardError where the disk is full or may not be written."""
+    try:
+        yield
+    except OSError as error:
+        raise explained(error, kept) from error
 
 
 def _state(file: Path) -> list[int]:

@@ -6,9 +6,7 @@ after an interruption, or after a source was repaired, makes only the parts that
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,11 +18,11 @@ from shards.building.merge import finished_notes, merge, tidy
 from shards.building.part import Bad, BadSources, PartMaker, PartNote, Remark, note_path
 from shards.building.plan import BuildPlan, Part, cut_into_parts, sources_digest
 from shards.building.report import REPORT_FILE, print_report
-from shards.building.site import Site, Slice, unwritable
+from shards.building.site import Site, Slice, explained
 from shards.building.space import check_space
 from shards.building.workers import WorkerKilled, run_in_workers, tick
 from shards.encoding import Encoding
-from shards.errors import ShardError, is_disk_full
+from shards.errors import ShardError
 from shards.manifest import Manifest
 
 
@@ -82,7 +80,7 @@ def build(plan: BuildPlan, options: BuildOptions) -> Manifest | None:
     except OSError as error:
         if options.part_of.count > 1 and (complete := site.built(settings, sources)) is not None:
             return complete  # another slice has put the dataset together while this one looked for work
-        raise _explained(error, site) from error
+        raise explained(error, site.out) from error
 
 
 def _make_parts(site: Site, plan: BuildPlan, parts: Sequence[Part], options: BuildOptions) -> None:
@@ -193,11 +191,3 @@ def _settings(plan: BuildPlan, options: BuildOptions) -> dict[str, Any]:
         "made with": made_with(),
     }
     return json.loads(json.dumps(settings))
-
-
-def _explained(error: OSError, site: Site) -> ShardError:
-    if is_disk_full(error):
-        problem = f"no room to go on ({os.strerror(error.errno or errno.ENOSPC)}); complete shards are kept"
-        remedy = f"Free space (see: df -h {site.out.parent}) and run the same command again."
-        return ShardError(problem, file=site.out, remedy=remedy)
-    return unwritable(error, site.out)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from shards.atomic import locked, write_atomically
-from shards.errors import ShardError
+from shards.errors import ShardError, is_disk_full
 from shards.manifest import MANIFEST_FILE, Manifest
 
 AT_WORK = "at-work.json"
@@ -119,6 +119,7 @@ class Site:
         found = {**elsewhere, "settings": manifest.provenance.get("settings"), **manifest.provenance.get("build", {})}
         differing = list(_differences(found, {"sources": sources, **settings}))
         if differing:
+            self.lengths.unlink(missing_ok=True)  # the survey of a build that shall not be
             problem = f"already holds {manifest.name}, built otherwise: {differing[0]}"
             raise ShardError(problem, file=self.out, remedy="Delete it, or choose another folder with --out.")
         return manifest
@@ -230,8 +231,17 @@ class Site:
             raise ShardError(problem, file=self.folder, remedy=remedy)
 
 
+def explained(error: OSError, out: Path) -> ShardError:
+    """An error of the file system while a build writes, for a person."""
+    if is_disk_full(error):
+        problem = f"no room to go on ({os.strerror(error.errno or errno.ENOSPC)}); complete shards are kept"
+        remedy = f"Free space (see: df -h {existing_parent(out)}) and run the same command again."
+        return ShardError(problem, file=out, remedy=remedy)
+    return unwritable(error, out)
+
+
 def unwritable(error: OSError, out: Path) -> ShardError:
-    """An error of the file system, for a person."""
+    """A place that refuses to be written, for a person."""
     remedy = "Choose another --out, or have its permissions changed."
     return ShardError(f"cannot be written: {error.strerror or error}", file=error.filename or out, remedy=remedy)
 

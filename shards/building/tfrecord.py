@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,22 +59,16 @@ class Scan:
 
 
 def scan_records(path: Path) -> Scan:
-    """Find the records of a file by their lengths alone: 12 bytes are read of each.
-
-    Raises:
-        OSError: the file cannot be opened or read.
-    """
+    """Find the records of a file by their lengths alone: 12 bytes are read of each."""
     records: list[Record] = []
-    with path.open("rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        offset = 0
-        while offset < size:
-            try:
-                record = _record_at(file.fileno(), path, len(records) + 1, offset, size)
-            except BadSource as trouble:
-                return Scan(tuple(records), trouble)
-            records.append(record)
-            offset = record.end
+    try:
+        with _opened(path) as (descriptor, size):
+            offset = 0
+            while offset < size:
+                records.append(_record_at(descriptor, path, len(records) + 1, offset, size))
+                offset = records[-1].end
+    except BadSource as trouble:
+        return Scan(tuple(records), trouble)
     return Scan(tuple(records), None)
 
 
@@ -81,8 +76,7 @@ def count_records(path: Path) -> int:
     """Number of records of a file, by their lengths alone.
 
     Raises:
-        BadSource: truncated, a damaged length, or not a TFRecord file.
-        OSError: the file cannot be opened or read.
+        BadSource: unreadable, truncated, a damaged length, or not a TFRecord file.
     """
     scan = scan_records(path)
     if scan.trouble is not None:
@@ -94,12 +88,10 @@ def read_record(path: Path, number: int, offset: int) -> bytes:
     """Data of the record at a byte offset; ``number`` is for messages.
 
     Raises:
-        BadSource: truncated, a length or data whose CRC is wrong, or not a TFRecord file.
-        OSError: the file cannot be opened or read.
+        BadSource: unreadable, truncated, a length or data whose CRC is wrong, or not a TFRecord file.
     """
-    with path.open("rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
-        return _data_of(file.fileno(), path, _record_at(file.fileno(), path, number, offset, size))
+    with _opened(path) as (descriptor, size):
+        return _data_of(descriptor, path, _record_at(descriptor, path, number, offset, size))
 
 
 def read_records(path: Path) -> Iterator[bytes]:
@@ -107,14 +99,12 @@ def read_records(path: Path) -> Iterator[bytes]:
 
     Raises:
         BadSource: as :func:`read_record`, once the sound records before it have been given.
-        OSError: the file cannot be opened or read.
     """
-    with path.open("rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
+    with _opened(path) as (descriptor, size):
         number, offset = 1, 0
         while offset < size:
-            record = _record_at(file.fileno(), path, number, offset, size)
-            yield _data_of(file.fileno(), path, record)
+            record = _record_at(descriptor, path, number, offset, size)
+            yield _data_of(descriptor, path, record)
             number, offset = number + 1, record.end
 
 
@@ -137,6 +127,16 @@ def parse_example(data: bytes) -> Mapping[str, Values]:
     except DecodeError as error:
         raise BadSource("not an Example", f"{len(data)} bytes are not a tf.train.Example message") from error
     return {name: _values(feature) for name, feature in example.features.feature.items()}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[int, int]]:
+    """Descriptor and size of a file; BadSource where the system cannot open or read it."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            yield file.fileno(), os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise BadSource("unreadable", f"{path}: {error.strerror or error}") from error
 
 
 def _values(feature: Any) -> Values:

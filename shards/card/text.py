@@ -11,16 +11,19 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+import numpy as np
+
 from shards.card.clips import is_block, shown_array
 from shards.card.facts import Card, SplitFacts
 from shards.card.notes import all_classes
 from shards.card.values import Statistics
-from shards.manifest import Manifest
+from shards.manifest import ArraySpec, Manifest
 from shards.summary import describe, human_bytes
 
 _LISTED_CLASSES = 120
 _LISTED_VALUES = 10
 _NONE = "–"
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -112,9 +115,13 @@ def _arrays(card: Card) -> Section:
         holders = [split for split in card.splits if name in card.manifest.split(split).arrays]
         if holders:
             _, dtype, *shape = describe(name, card.manifest).split()
-            low, high = spec.range
-            rows.append((name, dtype, " ".join(shape) or "one number", f"{low:g} to {high:g}", ", ".join(holders)))
+            rows.append((name, dtype, " ".join(shape) or "one number", _range(spec), ", ".join(holders)))
     return Section("Arrays", ("array", "type", "shape", "range", "splits"), tuple(rows))
+
+
+def _range(spec: ArraySpec) -> str:
+    low, high = spec.range
+    return "any" if high >= _LARGEST and low <= -_LARGEST else f"{low:g} to {high:g}"
 
 
 def _classes(card: Card) -> Section:

@@ -61,6 +61,17 @@ def test_the_card_tells_what_is_there_and_the_command_that_made_it(tmp_path):
     assert text.count("3 of 3") == 6  # three channels of two splits
 
 
+def test_an_array_that_may_hold_any_number_says_so(tmp_path, capsys):
+    largest = float(np.finfo(np.float32).max)
+    arrays = {"video": video_spec(None, 3, 16, 16), "actions": ArraySpec("float32", "TA", (6, 4), (-largest, largest))}
+    samples = [Sample(f"s{n}", {"video": clip(n), "actions": np.ones((6, 4), np.float32)}) for n in range(2)]
+    write_dataset(tmp_path / "d", "pushing", {"train": samples}, arrays)
+    assert main(["inspect", str(tmp_path / "d")]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["actions", "float32", "T6", "A4", "any", "train"] in rows
+    assert ["video", "uint8", "T?", "C3", "H16", "W16", "0", "to", "255", "train"] in rows
+
+
 def test_leakage_is_loud_and_shared_sources_are_named(tmp_path, capsys):
     make_planted(tmp_path / "d")
     assert main(["inspect", str(tmp_path / "d")]) == 0

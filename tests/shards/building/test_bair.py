@@ -13,6 +13,7 @@ import pytest
 from shards.building import bair
 from shards.building.plan import BadSource, BuildPlan, Item
 from shards.building.published import train_valid_split
+from shards.cli import main
 from shards.errors import ShardError
 from shards.writer import Sample, check_sample
 from tests.conftest import shared_data
@@ -169,13 +170,37 @@ def test_a_flipped_bit_costs_that_video_only(tmp_path):
         assert np.array_equal(sample_of(plan, item).arrays["actions"], recording(number)[2])
 
 
-def test_a_file_that_is_cut_short_stops_the_build_or_gives_the_records_before_the_cut(tmp_path):
+@pytest.mark.parametrize("kind", ["broken link", "folder"])
+def test_a_file_that_cannot_be_opened_stops_the_build_or_is_left_out_loudly(tmp_path, kind):
+    write_tfrecord(tmp_path / "test" / "a.tfrecords", [record(0)])
+    path = tmp_path / "test" / "b.tfrecords"
+    path.mkdir() if kind == "folder" else path.symlink_to("nowhere")
+    with pytest.raises(BadSource, match=f"unreadable: {path}: "):
+        planned(tmp_path)
+    plan = planned(tmp_path, bad="skip")
+    assert [item.key for item in plan.splits["test"]] == ["a/001"]
+    assert plan.notes[-1].startswith(f"unreadable: {path}: ")
+
+
+def test_a_file_that_is_gone_when_its_records_are_read_is_a_bad_source(tmp_path):
+    path = tmp_path / "test" / "a.tfrecords"
+    write_tfrecord(path, [record(0)])
+    plan = planned(tmp_path)
+    path.unlink()
+    with pytest.raises(BadSource, match=f"unreadable: {path}: No such file"):
+        sample_of(plan, plan.splits["test"][0])
+
+
+def test_a_file_that_is_cut_short_stops_the_build_or_gives_the_records_before_the_cut(tmp_path, capsys):
     path = tmp_path / "test" / "a.tfrecords"
     write_tfrecord(path, [record(0), record(1)])
     offset = len(frame(record(0)))
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(BadSource, match=f"truncated: {path}, record 2, offset {offset}: (.*\n)*.*--bad skip"):
+    with pytest.raises(BadSource, match=f"truncated: {path}, record 2, offset {offset}: "):
         planned(tmp_path)
+    assert main(["build", "bair", "--raw", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert f"error: truncated: {path}, record 2, offset {offset}: " in said and said.count("--bad skip") == 1
     plan = planned(tmp_path, bad="skip")
     assert [item.key for item in plan.splits["test"]] == ["a/001"]
     assert plan.notes[-1].startswith(f"truncated: {path}, record 2, offset {offset}: ")

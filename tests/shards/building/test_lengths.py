@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -12,6 +13,7 @@ from shards.building import lengths
 from shards.building.lengths import ParallelSurvey
 from shards.building.plan import BadSource
 from shards.building.video import probe
+from shards.errors import ShardError
 from tests.shards.building.colour_videos import numbered, write_video
 
 
@@ -116,6 +118,27 @@ def test_a_broken_link_is_an_answer(tmp_path: Path) -> None:
     (tmp_path / "lost.mp4").symlink_to(tmp_path / "nowhere.mp4")
     for ask in (ParallelSurvey(tmp_path / "kept.json", 1), ParallelSurvey(tmp_path / "kept.json", 1).probes):
         assert ask([tmp_path / "lost.mp4"])[tmp_path / "lost.mp4"].kind == "unreadable"
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (errno.ENOSPC, r"no room to go on.*\n.*run the same command again"),
+        (errno.EROFS, r"cannot be written.*\n.*--out"),
+    ],
+)
+def test_a_disk_that_refuses_what_was_found_is_told(
+    files: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, said: str
+) -> None:
+    def refuse(path: Path, _data: bytes) -> None:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(lengths, "write_atomically", refuse)
+    with pytest.raises(ShardError, match=said):
+        ParallelSurvey(tmp_path / ".out.lengths.json", 1).probes(files)
+    monkeypatch.setattr(lengths, "locked", lambda path: refuse(path, b""))
+    with pytest.raises(ShardError, match=said):
+        ParallelSurvey(tmp_path / ".out.lengths.json", 1)(files)
 
 
 def test_a_dry_run_keeps_nothing(files: list[Path], tmp_path: Path) -> None:

@@ -183,6 +183,10 @@ def test_a_folder_that_is_taken_is_left_alone(files: list[Path], tmp_path: Path)
     built(waves_plan(files), tmp_path / "whole")
     with pytest.raises(ShardError, match="already holds waves"):
         build(waves_plan(files), BuildOptions(tmp_path / "whole"))
+    Site(tmp_path / "whole").lengths.write_text("{}")  # as a survey does before anything is known of OUT
+    with pytest.raises(ShardError, match=r"built otherwise: settings\.level was 1, is 2"):
+        build(waves_plan(files, level=2), BuildOptions(tmp_path / "whole"))
+    assert beside(tmp_path / "whole") == []
 
 
 def test_bad_sources_are_all_named_and_only_their_shards_are_made_again(
