@@ -25,6 +25,20 @@ def test_doubling_leaves_the_frames_of_a_model_with_two_steps_as_they_were(vgg, 
     assert not torch.allclose(twice.frames_BTCHW[:, 2], once.frames_BTCHW[:, 0], atol=1e-6)
 
 
+def test_a_solver_that_chooses_its_steps_needs_no_refinement(context):
+    class AnyTime:
+        def predict(self, context_BTCHW, times, *, substeps, generator):
+            assert substeps is None
+            return torch.stack([torch.full_like(context_BTCHW[:, 0], time) for time in times], dim=1)[None]
+
+    assert matching_substeps(None, 3) is None
+    fine = predict_fine(AnyTime(), context, 2, 3, None)
+    assert fine.substeps is None
+    assert fine.is_whole == (False, False, True, False, False, True)
+    expected = [CONTEXT - 1 + step / 3 for step in range(1, 7)]
+    assert fine.frames_BTCHW[0, :, 0, 0, 0].tolist() == pytest.approx(expected)
+
+
 def test_steps_that_miss_the_times_are_refused(vgg, context):
     with pytest.raises(ValueError, match="substeps is 2: expected a multiple of the factor 4"):
         predict_fine(vgg, context, 3, 4, 2)
