@@ -1,8 +1,8 @@
 """Study "frame-rate": prediction at 2 and 4 times the frame rate, and the scores at several time steps.
 
 In: clips of the test split; evaluations of the run, if there are any. Out: rates.gif, rates.mp4 (all rates side by
-side, each at its speed), strip.png, frames.csv; substeps.csv, substeps.json and substeps.png from RUN/evaluation;
-caption.txt.
+side, each at its speed), strip.png, frames.csv; substeps.csv, substeps.json and substeps.png from RUN/evaluation,
+unless the solver chooses its own steps; caption.txt.
 
 Legend: B clips, T frames, C channels, H rows, W columns (last axis).
 """
@@ -53,7 +53,7 @@ def run_frame_rate(loaded: LoadedRun, options: StudyOptions) -> list[Path]:
         NotForThisRun: the model has no time step that could be refined.
     """
     own = loaded.model.own_substeps
-    if own is None:
+    if not loaded.config.model.continuous:
         raise NotForThisRun("its model maps frame to frame: there is no time step to refine")
     clips = read_clips(loaded, options, CLIPS)
     fine = {
@@ -73,9 +73,10 @@ def run_frame_rate(loaded: LoadedRun, options: StudyOptions) -> list[Path]:
     files.append(_strip(options.folder / "strip.png", fine, clips))
     files.append(_frames(options.folder / "frames.csv", fine, clips))
     tables, note = _tables(loaded, options.folder, own)
+    steps = "" if own is None else ", the time step of the solver refined to match"
     what = (
-        "Frame rate: predictions at once, twice and four times the frame rate of the data, the time step of the "
-        f"solver refined to match; frames between the data's times have a blue border. {note}"
+        f"Frame rate: predictions at once, twice and four times the frame rate of the data{steps}; frames between the "
+        f"data's times have a blue border. {note}"
     )
     return [*files, *tables, write_caption(loaded, options, what, clips.indices)]
 
@@ -162,8 +163,10 @@ def _frames(path: Path, fine: Mapping[int, FineFrames], clips: Clips) -> Path:
     return write_table(path, ("clip", "factor", "substeps", "frame", "rms_change"), lines)
 
 
-def _tables(loaded: LoadedRun, folder: Path, own: int) -> tuple[list[Path], str]:
+def _tables(loaded: LoadedRun, folder: Path, own: int | None) -> tuple[list[Path], str]:
     """The scores over step sizes as files, and sentences about them; the missing ones are named on the terminal."""
+    if own is None:
+        return [], "There are no scores over time steps: the solver chooses its own."
     scored = _scored(loaded.folder.evaluation, own)
     missing = [step for step in STEPS if step not in {found.substeps for found in scored}]
     if missing:

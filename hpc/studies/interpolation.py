@@ -60,7 +60,7 @@ def run_interpolation(loaded: LoadedRun, options: StudyOptions) -> list[Path]:
     files.append(_scores(options.folder / "scores.csv", found, clips))
     what = (
         "Interpolation: roll-outs from initial states on the line between those inferred of two videos, with the same "
-        "noise (and, where the model has one, the content along the same line); in a trajectory image colour is time."
+        "noise and with the content along the same line where the model has them; in a trajectory image colour is time."
     )
     return [*files, write_caption(loaded, options, what, clips.indices)]
 

@@ -37,8 +37,8 @@ def run_swap(loaded: LoadedRun, options: StudyOptions) -> list[Path]:
     model = latent_model(loaded)
     if not model.has_content:
         raise NotForThisRun(
-            "its model decodes frames from the state alone (model.content_variable=false, model.skip_connections="
-            "false): there is no content to exchange"
+            f"its model decodes frames from the state alone ({loaded.config.model.content_options}): there is no "
+            "content to exchange"
         )
     clips = read_clips(loaded, options, CLIPS, at_least=2)
     times = range(clips.num_given + clips.n_future)
@@ -48,8 +48,8 @@ def run_swap(loaded: LoadedRun, options: StudyOptions) -> list[Path]:
     files.append(_strip(options.folder / "strip.png", frames_MKTCHW, clips))
     files.append(_scores(options.folder / "scores.csv", frames_MKTCHW, clips))
     what = (
-        "Content swap: each row keeps the motion of its video (initial state and noise), each column the content of "
-        "its video (content vector and skip connections); the true videos are at the margins."
+        "Content swap: each row keeps the motion of its video (the states), each column the content of its video (what "
+        "all its frames share); the true videos are at the margins."
     )
     return [*files, write_caption(loaded, options, what, clips.indices)]
 

@@ -23,7 +23,7 @@ from hpc.studies import frame_rate
 from hpc.studies.clips import generators, read_clips
 from hpc.studies.command import main as study
 from hpc.studies.registry import STUDIES, NotForThisRun, StudyOptions, find_study
-from odevid.dynamics import GRUDynamics
+from odevid.config import EncODEConfig, RNNODEConfig, SRVPConfig
 from odevid.pictures import style
 
 pytestmark = pytest.mark.multiprocess
@@ -33,7 +33,7 @@ FILES = {
     "content-swap": {"matrix.gif", "matrix.mp4", "strip.png", "scores.csv", "caption.txt"},
     "interpolation": {"trajectories.png", "strip-0-1.png", "weights.gif", "weights.mp4", "scores.csv", "caption.txt"},
     "frame-rate": {"rates.gif", "rates.mp4", "strip.png", "frames.csv", "caption.txt"},
-    "latent": {"latent.png", "points.csv", "variance.json", "caption.txt"},
+    "latent": {"latent.png", "points.csv", "variance.json", "curve.csv", "caption.txt"},
     "diversity": {"rms.png", "rms.csv", "deviation.png", "caption.txt"},
 }
 
@@ -102,6 +102,29 @@ def test_a_clips_samples_do_not_depend_on_its_company(run):
     assert flat <= spread * (1 + 1e-5)
     shares = json.loads((run / "studies/latent/variance.json").read_text())["pca_share_of_variance"]
     assert 0 < shares[1] <= shares[0] <= 1
+
+
+def test_the_numbers_of_the_curves_are_those_of_the_states_and_the_caption_has_their_means(run):
+    assert study(["latent", f"run={run}", "--clips", "1,3", "--samples", "2"]) == 0
+    rows = _rows(run / "studies/latent/curve.csv")
+    assert [(row["sample"], row["clip"]) for row in rows] == [("0", "1"), ("0", "3"), ("1", "1"), ("1", "3")]
+    loaded = load_run(RunFolder(run), [], "cpu")
+    options = StudyOptions(run, clips=(3,), seed=1)
+    clips = read_clips(loaded, options, 1)
+    latent = loaded.model.infer(clips.context_BTCHW, 2, n_future=3, generator=generators(options, clips))  # type: ignore[operator]
+    states_NTD = loaded.model.trajectory(latent, range(5))[:, 0].double().numpy()  # type: ignore[operator]
+    for row, states_TD in zip(rows[1::2], states_NTD, strict=True):
+        steps_TD = np.diff(states_TD, axis=0)
+        lengths = np.linalg.norm(steps_TD, axis=-1)
+        cosines = (steps_TD[1:] * steps_TD[:-1]).sum(-1) / lengths[1:] / lengths[:-1]
+        chord = np.linalg.norm(states_TD[-1] - states_TD[0])
+        found = [float(row[name]) for name in ("arc", "turning_degrees", "chord_over_arc")]
+        expected = [lengths.sum(), np.degrees(np.arccos(cosines)).mean(), chord / lengths.sum()]
+        np.testing.assert_allclose(found, expected, rtol=1e-3)
+    means = [np.mean([float(row[name]) for row in rows]) for name in ("turning_degrees", "random_turning_degrees")]
+    caption = (run / "studies/latent/caption.txt").read_text()
+    assert f"turns by {means[0]:.0f} degrees on average" in caption
+    assert f"in a random order it is {means[1]:.0f} degrees" in caption
 
 
 def test_the_diversity_of_a_run_is_that_of_its_predictions(run):
@@ -269,9 +292,52 @@ def test_models_that_cannot_be_taken_apart_or_have_no_time_step_are_refused(run)
     for name in ("content-swap", "interpolation", "latent"):
         with pytest.raises(NotForThisRun, match="no latent state"):
             find_study(name).load()(plain, options)
-    loaded.model.dynamics = GRUDynamics(4, 3)
+    loaded.config.model.dynamics = "gru"
     with pytest.raises(NotForThisRun, match="no time step"):
         find_study("frame-rate").load()(loaded, options)
+
+
+class AnyTime(torch.nn.Module):
+    """A model whose solver chooses its steps: grey frames, the brighter the later."""
+
+    own_substeps = None
+
+    def predict(self, context_BTCHW, times, *, substeps, generator):
+        assert substeps is None
+        return torch.stack([torch.full_like(context_BTCHW[:, 0], time / 10) for time in times], dim=1)[None]
+
+
+def test_a_solver_that_chooses_its_steps_has_its_frame_rates_without_a_table_over_time_steps(run, tmp_path, capsys):
+    loaded = load_run(RunFolder(run), [], "cpu")
+    config = replace(loaded.config, model=EncODEConfig(method="dopri5", nt_cond=2))
+    adaptive = LoadedRun(RunFolder(run), config, AnyTime(), 6, loaded.device)  # type: ignore[arg-type]
+    _save_scores(run / "evaluation", 2, 15.0)
+    files = find_study("frame-rate").load()(adaptive, StudyOptions(tmp_path, clips=(0,)))
+    assert {path.name for path in files} == FILES["frame-rate"]
+    assert "eval.substeps" not in capsys.readouterr().out
+    rows = _rows(tmp_path / "frames.csv")
+    assert {row["substeps"] for row in rows} == {""}
+    change = {row["factor"]: float(row["rms_change"]) for row in rows}
+    assert change == pytest.approx({"1": 0.1, "2": 0.05, "4": 0.025}, rel=1e-4)
+    caption = (tmp_path / "caption.txt").read_text()
+    assert "There are no scores over time steps: the solver chooses its own." in caption
+    assert "refined" not in caption
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (RNNODEConfig(objective="predict", nt_cond=2), r"\(model.ncontent=0\)"),
+        (EncODEConfig(nt_cond=2), r"\(this model has none\)"),
+        (SRVPConfig(content_variable=False), r"\(model.content_variable=false, model.skip_connections=false\)"),
+    ],
+)
+def test_a_model_without_content_says_which_settings_make_it_so(run, monkeypatch, model, said):
+    monkeypatch.setattr("odevid.models.srvp.SRVP.has_content", False)
+    loaded = load_run(RunFolder(run), [], "cpu")
+    monkeypatch.setattr(loaded.config, "model", model)
+    with pytest.raises(NotForThisRun, match=f"from the state alone {said}: there is no content to exchange"):
+        find_study("content-swap").load()(loaded, StudyOptions(run))
 
 
 @pytest.mark.parametrize("name", FILES)
