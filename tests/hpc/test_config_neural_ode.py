@@ -9,6 +9,7 @@ import re
 
 import pytest
 
+from hpc import cli
 from hpc import config as configs
 from hpc.config import ConfigError
 
@@ -90,3 +91,18 @@ def test_training_clips_longer_than_the_objective_looks_at_are_refused():
         configs.load("rnnode_1digit", overrides=["data.num_frames=20"])
     longer = configs.load("rnnode_1digit", overrides=["data.num_frames=20", "model.objective=predict"])
     assert longer.data.num_frames == 20
+
+
+def test_a_dry_run_tells_of_the_training_set_that_the_run_will_build(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ODEVID_DATA", str(tmp_path / "data"))
+    words = ["experiment=rnnode_1digit", "data.moving_mnist.mnist=digits", f"run={tmp_path / 'run'}"]
+    assert cli.main(["--dry-run", "--nodes", "4", *words]) == 0
+    told = capsys.readouterr().out
+    folder = tmp_path / "data" / "moving-mnist-mnist-1digit-deterministic-10000x10"
+    assert f"{folder}: not built yet; python -m shards build moving-mnist --out {folder}" in told
+    assert "--deterministic --mnist" in told
+    assert "--sequences 10000 --frames 10 --valid-frames 20\n" in told
+    assert "global batch 128 = micro-batch 4 x accumulation 1 x ranks 32" in told
+    assert "100 validation clips x 10 samples: 10,000 predicted frames, 31 times" in told
+    assert not (tmp_path / "data").exists()
+    assert not (tmp_path / "run").exists()
