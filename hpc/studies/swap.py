@@ -37,8 +37,8 @@ def run_swap(loaded: LoadedRun, options: StudyOptions) -> list[Path]:
     model = latent_model(loaded)
     if not model.has_content:
         raise NotForThisRun(
-            f"its model decodes frames from the state alone ({loaded.config.model.content_options}): there is no "
-            "content to exchange"
+            "its model decodes frames from the state alone: there is no content to exchange "
+            f"({loaded.config.model.content_options})"
         )
     clips = read_clips(loaded, options, CLIPS, at_least=2)
     times = range(clips.num_given + clips.n_future)

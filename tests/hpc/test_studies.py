@@ -336,7 +336,7 @@ def test_a_model_without_content_says_which_settings_make_it_so(run, monkeypatch
     monkeypatch.setattr("odevid.models.srvp.SRVP.has_content", False)
     loaded = load_run(RunFolder(run), [], "cpu")
     monkeypatch.setattr(loaded.config, "model", model)
-    with pytest.raises(NotForThisRun, match=f"from the state alone {said}: there is no content to exchange"):
+    with pytest.raises(NotForThisRun, match=f"from the state alone: there is no content to exchange {said}"):
         find_study("content-swap").load()(loaded, StudyOptions(run))
 
 
