@@ -10,6 +10,7 @@ gradients that are not a number, connected to everything that a gradient should 
 Axes: B states, T times, D size of a state.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -32,9 +33,9 @@ class _GaveUp(Exception):
 
 
 class _Counted(nn.Module):
-    """The field, counting its evaluations and the solver's steps."""
+    """The field, counting its evaluations and the solver's adaptive steps."""
 
-    def __init__(self, field: nn.Module, max_steps: int) -> None:
+    def __init__(self, field: nn.Module, max_steps: float) -> None:
         super().__init__()
         self.field = field
         self.max_steps = max_steps
@@ -51,6 +52,9 @@ class _Counted(nn.Module):
         if self.steps > self.max_steps:
             raise _GaveUp
 
+    callback_step_adjoint = callback_step
+    """The same, in the backward solve of the adjoint."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -64,27 +68,35 @@ class Request:
     """First step (adaptive methods), longest step (fixed ones)."""
     fixed: bool
     max_steps: int
+    moving: int
+    """Size of the part of the state, from its first, that is not a condition."""
+    reasons: list[str]
+    """Here goes, in words, what went wrong: in the solve, or later in the adjoint's backward solve."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """States BTD, evaluations of the field, and why it failed if it did."""
+    """States BTD, and evaluations of the field."""
 
     states_BTD: Tensor
     evaluations: int
-    failure: str | None
 
 
-def worst_sample_norm(error: Tensor) -> Tensor:
-    """Largest over samples (axis 0) of the root mean square over the rest: what a step's error is judged by."""
-    return error.flatten(1).square().mean(dim=1).sqrt().max() if error.ndim > 1 else error.abs().max()
+def worst_sample_norm(error_BD: Tensor, moving: int) -> Tensor:
+    """Largest over samples of the root mean square: what a step's error is judged by.
+
+    Of the state and of the condition apart (the latter moves in the adjoint only), so that a large condition, which is
+    always right, does not make the errors of the state look small.
+    """
+    parts = [part for part in error_BD.detach().tensor_split([moving], dim=1) if part.shape[1]]
+    return torch.stack([part.square().mean(dim=1).max() for part in parts]).max().sqrt()
 
 
 def solve_with_torchdiffeq(
     field: nn.Module, initial_BD: Tensor, times: Sequence[float], start: float, request: Request
 ) -> Found:
     """States at `times`, in that order."""
-    counted = _Counted(field, request.max_steps)
+    counted = _Counted(field, math.inf if request.fixed else request.max_steps)
     found: dict[float, Tensor] = {start: initial_BD}
     for ways in ([time for time in times if time > start], [time for time in times if time < start]):
         if not ways:
@@ -94,14 +106,14 @@ def solve_with_torchdiffeq(
         try:
             states_TBD = _integrate(counted, initial_BD, grid, request)
         except (AssertionError, _GaveUp) as error:
-            broken = _not_a_number(initial_BD, counted, len(times))
-            return Found(broken, counted.evaluations, _reason(error, request))
+            request.reasons.append(_reason(error, request))
+            return Found(_not_a_number(initial_BD, counted, len(times)), counted.evaluations)
         found.update(zip(distinct, states_TBD[1:].unbind(0), strict=True))
-    return Found(torch.stack([found[time] for time in times], dim=1), counted.evaluations, None)
+    return Found(torch.stack([found[time] for time in times], dim=1), counted.evaluations)
 
 
 def _integrate(field: _Counted, initial_BD: Tensor, grid: Tensor, request: Request) -> Tensor:
-    options: dict[str, Any] = {"norm": worst_sample_norm}
+    options: dict[str, Any] = {"norm": functools.partial(worst_sample_norm, moving=request.moving)}
     if request.fixed:
         options = {"grid_constructor": _grid_of_steps(request.step)}
     else:
@@ -163,7 +175,7 @@ class _Guarded(torch.autograd.Function):
         with torch.enable_grad():
             ctx.leaf = initial_BD.detach().requires_grad_()
             ctx.solved = _adjoint(field, ctx.leaf, grid, request, options, tuple(parameters))
-        ctx.parameters = parameters
+        ctx.field, ctx.parameters, ctx.request = field, parameters, request
         detached: Tensor = ctx.solved.detach()
         return detached
 
@@ -171,9 +183,12 @@ class _Guarded(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_TBD: Tensor) -> tuple[Tensor | None, ...]:
         inputs = [ctx.leaf, *ctx.parameters]
+        ctx.field.steps = 0
         try:
-            grads = torch.autograd.grad(ctx.solved, inputs, grad_TBD, allow_unused=True)
-        except AssertionError:
+            with torch.autocast(grad_TBD.device.type, enabled=False):
+                grads = torch.autograd.grad(ctx.solved, inputs, grad_TBD, retain_graph=True)
+        except (AssertionError, _GaveUp) as error:
+            ctx.request.reasons.append(f"backwards in time, for the gradient, {_reason(error, ctx.request)}")
             grads = tuple(torch.full_like(tensor, torch.nan) for tensor in inputs)
         return (None, None, None, None, *grads)
 

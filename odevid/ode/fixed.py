@@ -56,6 +56,16 @@ def runge_kutta_step(field: Field, tableau: Tableau, time: float, state_BD: Tens
     return state_BD
 
 
+def walk(
+    field: Field, state_BD: Tensor, last: int, tableau: Tableau, start: float, step: float, recompute: bool = False
+) -> tuple[Tensor, ...]:
+    """The states at the nodes 0 to `last`; `step` is negative where time runs backwards."""
+    states = [state_BD]
+    for node in range(last):
+        states.append(_advance(field, tableau, start + node * step, states[-1], step, recompute))
+    return tuple(states)
+
+
 def solve_fixed(
     field: Field,
     initial_BD: Tensor,
@@ -65,18 +75,29 @@ def solve_fixed(
     start: float,
     step: float,
     recompute: bool = False,
+    whole_steps: Callable[..., tuple[Tensor, ...]] = walk,
 ) -> Tensor:
     """States BTD at `places`, in their order.
 
     Args:
         step: of the grid, positive; places say which way.
         recompute: keep only the first state of each step for the backward pass, and recompute its stages there.
+        whole_steps: `walk`, or what does the same.
     """
     found: dict[Place, Tensor] = {}
     for backwards in (False, True):
-        mine = [place for place in places if place.backwards == backwards]
-        if mine:
-            found.update(_walk(field, initial_BD, mine, tableau, start, -step if backwards else step, recompute))
+        mine = [place for place in dict.fromkeys(places) if place.backwards == backwards]
+        if not mine:
+            continue
+        length = -step if backwards else step
+        last = max(place.node for place in mine)
+        states = whole_steps(field, initial_BD, last, tableau, start, length, recompute)
+        for place in mine:
+            state_BD = states[place.node]
+            if place.rest:
+                time = start + place.node * length
+                state_BD = _advance(field, tableau, time, state_BD, place.rest * length, recompute)
+            found[place] = state_BD
     return torch.stack([found[place] for place in places], dim=1)
 
 
@@ -86,37 +107,11 @@ def count_evaluations(places: Sequence[Place], tableau: Tableau) -> int:
     return tableau.stages * (steps + len({place for place in places if place.rest}))
 
 
-def _walk(
-    field: Field,
-    initial_BD: Tensor,
-    places: Sequence[Place],
-    tableau: Tableau,
-    start: float,
-    step: float,
-    recompute: bool,
-) -> dict[Place, Tensor]:
-    """The states at `places`, all of one direction; `step` is negative where that is backwards."""
-
-    def advance(state_BD: Tensor, time: float, length: float) -> Tensor:
-        if not recompute:
-            return runge_kutta_step(field, tableau, time, state_BD, length)
-        again: Tensor = checkpoint(
-            runge_kutta_step, field, tableau, time, state_BD, length, use_reentrant=False, preserve_rng_state=False
-        )
-        return again
-
-    found: dict[Place, Tensor] = {}
-    state_BD = initial_BD
-    last = max(place.node for place in places)
-    for node in range(last + 1):
-        time = start + node * step
-        for place in places:
-            if place.node == node and place not in found:
-                found[place] = advance(state_BD, time, place.rest * step) if place.rest else state_BD
-        if node < last:
-            state_BD = advance(state_BD, time, step)
-    return found
-
-
-compiled_solve_fixed = torch.compile(solve_fixed, fullgraph=True, dynamic=False)
-"""The same in one graph, specialised to the places, the method and the shape: the first call of each takes seconds."""
+def _advance(field: Field, tableau: Tableau, time: float, state_BD: Tensor, step: float, recompute: bool) -> Tensor:
+    """One step, whose stages are recomputed for the backward pass if `recompute`."""
+    if not recompute:
+        return runge_kutta_step(field, tableau, time, state_BD, step)
+    again: Tensor = checkpoint(
+        runge_kutta_step, field, tableau, time, state_BD, step, use_reentrant=False, preserve_rng_state=False
+    )
+    return again

@@ -8,16 +8,19 @@ gradient is right in every mode. States stay in their precision: under autocast 
 Axes: B states, T times, D size of a state, C size of a condition.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from odevid.config.latent_ode import ADAPTIVE_METHODS, FIXED_METHODS, GRADIENTS
-from odevid.ode.adaptive import Found, Request, solve_with_torchdiffeq
-from odevid.ode.fixed import compiled_solve_fixed, count_evaluations, place_of, solve_fixed
+from odevid.ode.adaptive import Request, solve_with_torchdiffeq
+from odevid.ode.compiled import walk_compiled
+from odevid.ode.fixed import count_evaluations, place_of, solve_fixed, walk
 from odevid.ode.tableaus import TABLEAUS
 
 
@@ -28,12 +31,12 @@ class Solution:
     Attributes:
         states_BTD: states at the times asked for; NaN where the solve failed.
         evaluations: of the field, in the forward pass.
-        reason: why the solver gave up, if it did.
+        reasons: why the solver gave up, if it did; the backward solve of the adjoint adds its own, later.
     """
 
     states_BTD: Tensor
     evaluations: int
-    reason: str | None = None
+    reasons: list[str] = dataclass_field(default_factory=list)
 
     @cached_property
     def failed(self) -> Tensor:
@@ -43,9 +46,11 @@ class Solution:
     @property
     def failure(self) -> str | None:
         """What went wrong, in words; None: nothing did. Waits for the device."""
-        if self.reason is None and bool(self.failed):
+        if self.reasons:
+            return self.reasons[0]
+        if bool(self.failed):
             return "the states left the finite numbers: smaller steps, or a lower learning rate, may keep them"
-        return self.reason
+        return None
 
 
 @dataclass(frozen=True)
@@ -79,8 +84,8 @@ class Solver:
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(known)}")
         for name in ("step", "rtol", "atol", "max_steps"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be positive and finite")
         if self.gradient == "checkpoint" and not self.is_fixed:
             raise ValueError(f"{self.method} has no fixed steps to recompute: use gradient='adjoint' or a fixed method")
         if self.gradient == "adjoint" and self.method == "rk4":
@@ -111,53 +116,80 @@ class Solver:
                 batch mates at all. Fixed steps never let them.
 
         Raises:
-            ValueError: no times.
+            ValueError: no times, a time that is not finite, or tensors of shapes that do not fit.
         """
-        if not times:
-            raise ValueError("times is empty; give at least one")
+        times = [float(time) for time in times]
+        self._check(initial_BD, times, start, condition_BC)
         size = initial_BD.shape[1]
         with torch.autocast(initial_BD.device.type, enabled=False):
+            initial_BD = initial_BD.to(torch.promote_types(initial_BD.dtype, torch.float32))
             if condition_BC is not None:
-                field = Held(field, condition_BC.shape[1])
+                field = Held(field)
                 initial_BD = torch.cat([initial_BD, condition_BC.to(initial_BD.dtype)], dim=1)
-            solution = self._solve(field, initial_BD, [float(time) for time in times], start, one_by_one)
-        return Solution(solution.states_BTD[..., :size], solution.evaluations, solution.reason)
+            if self.is_fixed and self.gradient != "adjoint":
+                solution = self._solve_fixed(field, initial_BD, times, start)
+            else:
+                solution = self._solve_with_torchdiffeq(field, initial_BD, times, start, size, one_by_one)
+        return Solution(solution.states_BTD[..., :size], solution.evaluations, solution.reasons)
 
-    def _solve(
-        self, field: nn.Module, initial_BD: Tensor, times: list[float], start: float, one_by_one: bool
+    def _check(self, initial_BD: Tensor, times: list[float], start: float, condition_BC: Tensor | None) -> None:
+        if not times:
+            raise ValueError("times is empty; give at least one")
+        bad = next((time for time in (start, *times) if not math.isfinite(time)), None)
+        if bad is not None:
+            raise ValueError(f"{bad} is no time: start and times must be finite")
+        if initial_BD.ndim != 2:
+            raise ValueError(f"the first state has shape {tuple(initial_BD.shape)}; expected (samples, size)")
+        if condition_BC is not None and (condition_BC.ndim != 2 or len(condition_BC) != len(initial_BD)):
+            raise ValueError(
+                f"the condition has shape {tuple(condition_BC.shape)}; expected (samples, size) with as many samples "
+                f"as the first state, {len(initial_BD)}"
+            )
+
+    def _solve_with_torchdiffeq(
+        self, field: nn.Module, initial_BD: Tensor, times: list[float], start: float, moving: int, one_by_one: bool
     ) -> Solution:
-        if self.is_fixed and self.gradient != "adjoint":
-            return self._solve_fixed(field, initial_BD, times, start)
         request = Request(
-            self.method, self.gradient == "adjoint", self.rtol, self.atol, self.step, self.is_fixed, self.max_steps
+            method=self.method,
+            adjoint=self.gradient == "adjoint",
+            rtol=self.rtol,
+            atol=self.atol,
+            step=self.step,
+            fixed=self.is_fixed,
+            max_steps=self.max_steps,
+            moving=moving,
+            reasons=[],
         )
         parts = initial_BD.split(1) if one_by_one and not self.is_fixed else [initial_BD]
         found = [solve_with_torchdiffeq(field, part, times, start, request) for part in parts]
-        return _joined(found)
+        states = torch.cat([part.states_BTD for part in found])
+        return Solution(states, max(part.evaluations for part in found), request.reasons)
 
     def _solve_fixed(self, field: nn.Module, initial_BD: Tensor, times: list[float], start: float) -> Solution:
         tableau = TABLEAUS[self.method]
         places = [place_of(time, start, self.step) for time in times]
-        solve: Callable[..., Tensor] = compiled_solve_fixed if self.compiled else solve_fixed
         recompute = self.gradient == "checkpoint" and torch.is_grad_enabled()
-        states = solve(field, initial_BD, places, tableau, start=start, step=self.step, recompute=recompute)
+        whole_steps: Callable[..., tuple[Tensor, ...]] = walk_compiled if self.compiled else walk
+        states = solve_fixed(
+            field,
+            initial_BD,
+            places,
+            tableau,
+            start=start,
+            step=self.step,
+            recompute=recompute,
+            whole_steps=whole_steps,
+        )
         return Solution(states, count_evaluations(places, tableau))
-
-
-def _joined(found: Sequence[Found]) -> Solution:
-    """Samples that were solved one by one: the slowest counts."""
-    reason = next((part.failure for part in found if part.failure), None)
-    return Solution(torch.cat([part.states_BTD for part in found]), max(part.evaluations for part in found), reason)
 
 
 class Held(nn.Module):
     """A field of (state, condition) whose condition does not move."""
 
-    def __init__(self, field: nn.Module, size: int) -> None:
+    def __init__(self, field: nn.Module) -> None:
         super().__init__()
         self.field = field
-        self.size = size
 
-    def forward(self, time: float | Tensor, state: Tensor) -> Tensor:
-        slope = self.field(time, state)
-        return torch.cat([slope, torch.zeros_like(state[..., -self.size :])], dim=-1)
+    def forward(self, time: float | Tensor, state_BD: Tensor) -> Tensor:
+        slope = self.field(time, state_BD)
+        return torch.cat([slope, torch.zeros_like(state_BD[:, slope.shape[1] :])], dim=1)
