@@ -19,7 +19,7 @@ from hpc.config import ConfigError
 from hpc.given_runs import LoadedRun
 from hpc.predicting.sampling import check_finite
 from hpc.studies.clips import Clips, generators, read_clips, write_caption
-from hpc.studies.registry import StudyOptions
+from hpc.studies.registry import NotForThisRun, StudyOptions
 from odevid.metrics.lpips import LPIPS
 from odevid.pictures import style
 from odevid.pictures.curves import Curve, save_curves_csv, save_curves_png
@@ -46,8 +46,11 @@ class _Seen:
 def run_diversity(loaded: LoadedRun, options: StudyOptions) -> list[Path]:
     """
     Raises:
+        NotForThisRun: all samples of the model are the same.
         ConfigError: fewer than two samples.
     """
+    if not loaded.config.model.stochastic:
+        raise NotForThisRun(f"model.name={loaded.config.model.name} is deterministic: all its samples are the same")
     samples = options.samples or SAMPLES
     if samples < 2:
         raise ConfigError(f"--samples {samples}: the diversity of samples takes at least 2")

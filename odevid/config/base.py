@@ -62,6 +62,11 @@ class ModelConfig:
         """Why frames are decoded from the state alone, where they are: the settings that say so; for messages."""
         raise NotImplementedError
 
+    @property
+    def stochastic(self) -> bool:
+        """Whether the samples of a clip differ."""
+        return True
+
     # ------------------------------------------------------------------------------------------------ checks
 
     def _choose(self, field: str, known: Sequence[object]) -> None:

@@ -115,6 +115,10 @@ class EncODEConfig(LatentODEConfig):
         return max(2, self.nt_cond)
 
     @property
+    def stochastic(self) -> bool:
+        return False
+
+    @property
     def clip_needs(self) -> str:
         return f"model.nt_cond={self.nt_cond} are given, and a trajectory has two frames at least"
 
