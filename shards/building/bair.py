@@ -11,13 +11,17 @@ A part of the files builds too, with a note of what is missing (published: 43,26
 
 --camera aux1   the one of both papers (default); main is the other one of the recording.
 
-Splits: test is every test video, whole, in the order of file and record. train and valid are SRVP's 95 % and 5 % of
-the training videos (its code does so on BAIR too, the paper names only KTH and Human3.6M); its list is sorted by file
-and record, so with all files the members are the published ones. SVG has no validation split.
+Splits: test is every test video, whole, in the order of file and record.
+--valid published   train and valid are SRVP's 95 % and 5 % of the training videos, as its code does; its list is
+                    sorted by file and record, so with all files the members are the published ones.
+--valid none        all training videos train, as SVG and as SRVP's paper says, which names a validation split only for
+                    KTH and Human3.6M; then train with eval.every=0.
 
-What differs between the papers is left to the training configuration, as all 30 frames are kept: SRVP starts its 12
-frames anywhere, SVG always at frame 0, so that it sees only the first 12 of 30. Both test from frame 0. SVG takes test
-videos in the order of an unsorted directory listing.
+--train-frames N    only the first N of the 30 frames of training videos are stored. SRVP starts its 12 frames anywhere
+                    in 30 (default); SVG always at frame 0, so that it sees only the first 12: --train-frames 12 and
+                    data.num_frames=12 in training. Both test from frame 0.
+
+SVG takes test videos in the order of an unsorted directory listing.
 
 A record whose checksum is wrong, or that lacks a frame, is one bad source. A file that is cut short, or where a length
 is damaged, has lost what follows: with --bad stop nothing is built, with --bad skip the records before are used.
@@ -30,7 +34,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -38,7 +42,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shards.building.plan import BadSource, BuildPlan, Item, Notice, Survey
-from shards.building.published import train_valid_split
+from shards.building.published import Valid, add_valid_argument, train_and_valid
 from shards.building.tfrecord import Scan, Values, parse_example, read_record, scan_records
 from shards.errors import ShardError
 from shards.manifest import ArraySpec, video_spec
@@ -55,7 +59,7 @@ PUBLISHED = {"train": 43_264, "test": 256}
 _FOLDER = "softmotion30_44k"
 _LAYOUT = f"{_FOLDER}/train/*.tfrecords and {_FOLDER}/test/*.tfrecords, or these two folders themselves"
 _FRAME_BYTES = SIZE * SIZE * 3
-_SAMPLE_BYTES = NUM_FRAMES * (_FRAME_BYTES + 4 * 4 + 3 * 4)
+_BYTES_PER_FRAME = _FRAME_BYTES + 4 * 4 + 3 * 4
 _ANY_NUMBER = float(np.finfo(np.float32).max)  # no range is published
 _FILES_AT_ONCE = 16
 # Array -> feature of a frame, numbers per frame. Source: as _PUBLISHED, and SVG's convert_bair.py.
@@ -66,15 +70,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``build bair``."""
     camera_help = "which of the two cameras (default: aux1, as published)"
     parser.add_argument("--camera", choices=get_args(Camera), default="aux1", help=camera_help)
+    add_valid_argument(parser)
+    frames_help = "store the first N frames of training videos (default: all 30; SVG trains on the first 12)"
+    parser.add_argument("--train-frames", type=int, default=NUM_FRAMES, metavar="N", help=frames_help)
 
 
 def plan(args: argparse.Namespace, survey: Survey) -> BuildPlan:  # noqa: ARG001 lengths are known
     """What is to be built of the record files in ``args.raw``.
 
     Raises:
-        ShardError: no record files there, or two whose names cannot be told apart in keys.
+        ShardError: no record files there, two whose names cannot be told apart in keys, or an option out of range.
         BadSource: files that cannot be read, are cut short or not TFRecords, and bad sources are to stop the build.
     """
+    if not 1 <= args.train_frames <= NUM_FRAMES:
+        raise ShardError(f"--train-frames {args.train_frames}: expected 1 to {NUM_FRAMES}")
     root = _find_root(args.raw)
     scans = {split: _scan(root / split) for split in PUBLISHED}
     lost = _lost([scan for scans in scans.values() for scan in scans.values()], stop=args.bad == "stop")
@@ -83,20 +92,20 @@ def plan(args: argparse.Namespace, survey: Survey) -> BuildPlan:  # noqa: ARG001
     found = {split: len(items) for split, items in videos.items()}
     if not any(found.values()):
         raise ShardError("no BAIR records here", file=root, remedy=f"Expected {_LAYOUT}.")
-    train, valid = _train_valid(videos["train"])
-    splits = {"train": train, "valid": valid, "test": tuple(videos["test"])}
+    train, valid = train_and_valid(videos["train"], args.valid)
+    splits = {"train": _first_frames(train, args.train_frames), "valid": valid, "test": videos["test"]}
     return BuildPlan(
         name="bair-64" if args.camera == "aux1" else f"bair-64-{args.camera}",
-        arrays=_arrays(),
+        arrays=_arrays(NUM_FRAMES if args.train_frames == NUM_FRAMES else None),
         fps=None,
-        splits={split: items for split, items in splits.items() if items},
+        splits={split: tuple(items) for split, items in splits.items() if items},
         make=MakeVideo(root, args.camera),
         provenance={
             "builder": "bair",
-            "settings": {"camera": args.camera},
+            "settings": {name: getattr(args, name) for name in ("camera", "valid", "train_frames")},
             "videos": {"found": found, "published": PUBLISHED},
         },
-        notes=(*_missing(found, files), *lost),
+        notes=(*_missing(found, files, args.valid), *lost),
     )
 
 
@@ -126,6 +135,7 @@ class MakeVideo:
             arrays: dict[str, NDArray[Any]] = {"video": _video(features, self.camera)}
             for name, (feature, length) in _STATES.items():
                 arrays[name] = _numbers(features, feature, length)
+            arrays = {name: array[: item.args["frames"]] for name, array in arrays.items()}
         except BadSource as error:
             raise BadSource(error.kind, f"{where}: {error.detail}") from error
         yield Sample(item.key, arrays, {"source": str(item.source.relative_to(self.root)), "record": number})
@@ -166,12 +176,12 @@ def _in_words(values: Values) -> str:
     return f"{len(values)} numbers: {', '.join(f'{value:g}' for value in values[:8])}"
 
 
-def _arrays() -> dict[str, ArraySpec]:
+def _arrays(num_frames: int | None) -> dict[str, ArraySpec]:
     def state(name: str, axes: str) -> ArraySpec:
-        return ArraySpec("float32", axes, (NUM_FRAMES, _STATES[name][1]), (-_ANY_NUMBER, _ANY_NUMBER))
+        return ArraySpec("float32", axes, (num_frames, _STATES[name][1]), (-_ANY_NUMBER, _ANY_NUMBER))
 
     return {
-        "video": video_spec(NUM_FRAMES, 3, SIZE, SIZE),
+        "video": video_spec(num_frames, 3, SIZE, SIZE),
         "actions": state("actions", "TA"),
         "endeffector_positions": state("endeffector_positions", "TP"),
     }
@@ -223,28 +233,27 @@ def _items(scans: Mapping[Path, Scan]) -> list[Item]:
         Item(
             key=f"{_key_of(file)}/{record.number:03d}",
             source=file,
-            args={"record": record.number, "offset": record.offset},
+            args={"record": record.number, "offset": record.offset, "frames": NUM_FRAMES},
             num_samples=1,
-            num_bytes=_SAMPLE_BYTES,
+            num_bytes=NUM_FRAMES * _BYTES_PER_FRAME,
         )
         for file, scan in scans.items()
         for record in scan.records
     ]
 
 
-def _train_valid(items: Sequence[Item]) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
-    """The published split; a single video trains, though by the published rule it would validate."""
-    if len(items) < 2:
-        return tuple(items), ()
-    train, valid = train_valid_split(len(items))
-    return tuple(items[i] for i in train), tuple(items[i] for i in valid)
+def _first_frames(items: Sequence[Item], num_frames: int) -> list[Item]:
+    """The same records, of which only so many frames are stored."""
+    size = num_frames * _BYTES_PER_FRAME
+    return [replace(item, args={**item.args, "frames": num_frames}, num_bytes=size) for item in items]
 
 
-def _missing(found: Mapping[str, int], files: Mapping[str, int]) -> list[str]:
+def _missing(found: Mapping[str, int], files: Mapping[str, int], valid: Valid) -> list[str]:
     notes = []
     for split, published in PUBLISHED.items():
         if found[split] != published:
             what = f"{found[split]:,} of {published:,} published {split} videos are here, in {files[split]} files"
-            meaning = "; so train and valid are not the published ones" if split == "train" else ""
+            drawn = split == "train" and valid == "published"
+            meaning = "; so train and valid are not the published ones" if drawn else ""
             notes.append(what + meaning)
     return notes

@@ -19,7 +19,7 @@ Pillow's Lanczos resize to 64x64.
                 A validation or test video must give --test-frames of them.
 
 Splits: subjects as above, as in the paper. valid is SRVP's 5 % of the training videos: numpy seed 42 over the sorted
-file names, so it is the published one if all 600 videos are here.
+file names, so it is the published one if all 600 videos are here; with --valid none all of them train.
 
 --test-set published   1000 clips that SRVP's script draws with seed 42: a video among the sorted ones, then a first
                        frame of the 50 Hz video. The paper's text speaks of clips of 40 frames; its code and its
@@ -47,7 +47,7 @@ import numpy as np
 from shards.building.class_folders import estimate_frames, may_be_video, plain_keys
 from shards.building.picture import Look
 from shards.building.plan import BadSource, BuildPlan, Item, Notice, Survey
-from shards.building.published import train_valid_split
+from shards.building.published import Valid, add_valid_argument, train_and_valid
 from shards.building.video import Clip, Frames, read_video
 from shards.errors import ShardError
 from shards.manifest import video_spec
@@ -144,6 +144,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--phases", type=int, default=1, metavar="N", help="samples per training video, see above (default: 1)")
     least_help = "frames that a training video must give at the stored rate (default: 16)"
     add("--min-frames", type=int, default=16, metavar="T", help=least_help)
+    add_valid_argument(parser)
     test_help = "SRVP's drawn clips (default), whole videos, or no test split"
     add("--test-set", choices=get_args(TestSet), default="published", help=test_help)
     clips_help = "clips to draw (default: 1000; fewer are the first of them)"
@@ -162,7 +163,7 @@ def plan(args: argparse.Namespace, survey: Survey) -> BuildPlan:
     training, testing = find_videos(args.raw, TRAIN_SUBJECTS), find_videos(args.raw, TEST_SUBJECTS)
     if not training and not testing:
         raise ShardError(f"no Human3.6M video here; {_LAYOUT}", file=args.raw)
-    train, valid = _train_valid(training)
+    train, valid = train_and_valid(training, args.valid)
     phases = [number * args.stride // args.phases for number in range(args.phases)]
     splits = {
         "train": _whole_videos(train, args, phases, args.min_frames),
@@ -184,7 +185,7 @@ def plan(args: argparse.Namespace, survey: Survey) -> BuildPlan:
         splits=filled,
         make=MakeHuman(look, args.stride),
         provenance=_provenance(args, look, training, testing) | test.provenance,
-        notes=(*_missing(training, testing), *_absent_splits(filled, args), *test.notes),
+        notes=(*_missing(training, testing, args.valid), *_absent_splits(filled, args), *test.notes),
     )
 
 
@@ -245,14 +246,6 @@ def _check_options(args: argparse.Namespace) -> None:
         raise ShardError(f"--phases {args.phases}: a stride of {args.stride} has only {args.stride} phases")
     if args.test_set != "published" and args.test_clips != _PUBLISHED_CLIPS:
         raise ShardError(f"--test-clips {args.test_clips} would do nothing with --test-set {args.test_set}")
-
-
-def _train_valid(videos: Sequence[HumanVideo]) -> tuple[list[HumanVideo], list[HumanVideo]]:
-    """The published split; a single video trains, though by the published rule it would validate."""
-    if len(videos) < 2:
-        return list(videos), []
-    train, valid = train_valid_split(len(videos))
-    return [videos[i] for i in train], [videos[i] for i in valid]
 
 
 def _whole_videos(videos: Sequence[HumanVideo], args: argparse.Namespace, phases: list[int], least: int) -> list[Item]:
@@ -325,7 +318,7 @@ def _notices(clip: Clip) -> Iterator[Notice]:
         yield Notice("other frame rate", f"{clip.rate:g} Hz, expected {RATE:g}: frames are counted, not timed")
 
 
-def _missing(training: Sequence[HumanVideo], testing: Sequence[HumanVideo]) -> Iterator[str]:
+def _missing(training: Sequence[HumanVideo], testing: Sequence[HumanVideo], valid: Valid) -> Iterator[str]:
     """A line for the training and for the test videos if they are not as many as published."""
     for name, videos, subjects in (("train", training, TRAIN_SUBJECTS), ("test", testing, TEST_SUBJECTS)):
         counts = Counter(video.subject for video in videos)
@@ -333,19 +326,21 @@ def _missing(training: Sequence[HumanVideo], testing: Sequence[HumanVideo]) -> I
         if others:
             expected = len(subjects) * _VIDEOS_PER_SUBJECT
             problem = f"{name}: {len(videos)} of {expected} videos are here ({', '.join(others)}; expected 120 each)"
-            yield problem + ("; the validation videos are not the published ones" if name == "train" else "")
+            drawn = name == "train" and valid == "published"
+            yield problem + ("; the validation videos are not the published ones" if drawn else "")
 
 
 def _absent_splits(filled: dict[str, tuple[Item, ...]], args: argparse.Namespace) -> Iterator[str]:
     for name in ("train", "valid", "test"):
-        if name not in filled and not (name == "test" and args.test_set == "none"):
+        unwanted = {"valid": args.valid, "test": args.test_set}.get(name) == "none"
+        if name not in filled and not unwanted:
             yield f"no split {name}: there are no videos for it"
 
 
 def _provenance(
     args: argparse.Namespace, look: Look, training: Sequence[HumanVideo], testing: Sequence[HumanVideo]
 ) -> dict[str, Any]:
-    names = ("size", "stride", "phases", "min_frames", "test_set", "test_clips", "test_frames")
+    names = ("size", "stride", "phases", "min_frames", "valid", "test_set", "test_clips", "test_frames")
     return {
         "builder": "human",
         "settings": {name: getattr(args, name) for name in names},

@@ -9,7 +9,7 @@ that of the published command line's PNG files, with the programs of FFmpeg 5.1 
 
 Splits, as in both papers: persons 1-20 train, 21-25 test (the header of 00sequences.txt has another, older one).
 valid is SRVP's 5 % of the training videos by its seed; but SRVP shuffles an unsorted directory listing, so its members
-cannot be reproduced: here the list is by class, then by name. SVG has no validation split.
+cannot be reproduced: here the list is by class, then by name. SVG has no validation split: --valid none trains on all.
 
 --clips whole       one sample is one whole video. Training that draws samples uniformly and then a start is SRVP's
                     sampling. People leave the picture between passes, so clips may be empty, as published.
@@ -47,7 +47,7 @@ from shards.building.kth_sequences import ALL_CLIPS, Annotations, read_annotatio
 from shards.building.kth_test_set import NUM_FRAMES, DrawnSplit, available_clips, decoded_lengths, published_clips
 from shards.building.picture import Look
 from shards.building.plan import BuildPlan, Item, Notice, Survey
-from shards.building.published import train_valid_split
+from shards.building.published import add_valid_argument, train_and_valid
 from shards.building.video import Frames, read_video
 from shards.errors import ShardError
 from shards.manifest import video_spec
@@ -58,7 +58,8 @@ TestSet = Literal["published", "available", "videos", "none"]
 
 DEFAULT_BAD = "stop"
 
-_SPLITS = "persons 1-20 train, 21-25 test; valid: 5 % of the former by SRVP's shuffle, of a list by class and name"
+_SUBJECTS = "persons 1-20 train, 21-25 test"
+_SPLITS = f"{_SUBJECTS}; valid: 5 % of the former by SRVP's shuffle, of a list by class and name"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--clips", choices=get_args(Clips), default="whole", help=clips_help)
     test_help = "SRVP's 1000 clips (default), 1000 clips of the videos that are here, whole videos, or no test split"
     add("--test-set", choices=get_args(TestSet), default="published", help=test_help)
+    add_valid_argument(parser)
     add("--sequences", type=Path, metavar="FILE", help=f"{SEQUENCES} (default: the one in --raw, if there is one)")
 
 
@@ -86,10 +88,11 @@ def plan(args: argparse.Namespace, survey: Survey) -> BuildPlan:
         items = _annotated_items(raw.training, annotations, args.size)
     else:
         items = [video.whole(args.size) for video in raw.training]
-    train, valid = _train_valid(items)
+    train, valid = train_and_valid(items, args.valid)
     test = _test_split(args, raw.testing, annotations, survey)
     splits = {"train": tuple(train), "valid": tuple(valid), "test": tuple(test.items)}
-    wanted = [name for name in splits if name != "test" or args.test_set != "none"]
+    unwanted = {name for name, how in (("valid", args.valid), ("test", args.test_set)) if how == "none"}
+    wanted = [name for name in splits if name not in unwanted]
     empty = [name for name in wanted if not splits[name]]
     if empty == wanted:
         raise ShardError("none of the wanted splits has a video", file=args.raw, remedy="Take another --test-set.")
@@ -165,14 +168,6 @@ def _annotated_items(videos: Sequence[Video], annotations: Annotations | None, s
     return items
 
 
-def _train_valid(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
-    """The published split; a single video trains, though by the published rule it would validate."""
-    if len(items) < 2:
-        return list(items), []
-    train, valid = train_valid_split(len(items))
-    return [items[i] for i in train], [items[i] for i in valid]
-
-
 def _test_split(
     args: argparse.Namespace, videos: Sequence[Video], annotations: Annotations | None, survey: Survey
 ) -> DrawnSplit:
@@ -196,9 +191,9 @@ def _provenance(
 ) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "builder": "kth",
-        "settings": {"size": args.size, "clips": args.clips, "test_set": args.test_set},
+        "settings": {name: getattr(args, name) for name in ("size", "clips", "test_set", "valid")},
         "look": asdict(_look(args.size)),
-        "subjects": _SPLITS,
+        "subjects": _SPLITS if args.valid == "published" else _SUBJECTS,
         "videos": {"found": len(raw.videos), "published": len(ALL_CLIPS)},
     }
     if sequences and annotations:

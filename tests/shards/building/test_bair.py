@@ -82,6 +82,31 @@ def test_train_and_valid_are_the_published_shares_of_the_sorted_list_and_test_is
     assert plan.fps is None
 
 
+def test_without_validation_all_training_videos_train_as_svg_and_srvps_paper_have_it(raw, monkeypatch):
+    plan = planned(raw, "--valid", "none")
+    assert {split: [item.key for item in items] for split, items in plan.splits.items()} == {
+        "train": ORDER,
+        "test": ["traj_0_to_255/001", "traj_0_to_255/002"],
+    }
+    assert plan.notes[0].endswith("published train videos are here, in 3 files")
+    monkeypatch.setattr(bair, "PUBLISHED", {"train": 6, "test": 2})
+    assert planned(raw, "--valid", "none").notes == ()
+
+
+def test_svg_trains_on_the_first_frames_only(raw):
+    plan = planned(raw, "--train-frames", "12", "--valid", "none")
+    for number, item in enumerate(plan.splits["train"]):
+        sample, (aux1, _, actions, positions) = sample_of(plan, item), recording(number)
+        assert np.array_equal(sample.arrays["video"], np.moveaxis(aux1[:12], 3, 1))
+        assert np.array_equal(sample.arrays["actions"], actions[:12])
+        assert np.array_equal(sample.arrays["endeffector_positions"], positions[:12])
+        assert sum(array.nbytes for array in sample.arrays.values()) == item.num_bytes
+    assert len(sample_of(plan, plan.splits["test"][0]).arrays["video"]) == 30
+    for wrong in ("0", "31"):
+        with pytest.raises(ShardError, match=f"--train-frames {wrong}: expected 1 to 30"):
+            planned(raw, "--train-frames", wrong)
+
+
 def test_every_stored_value_comes_out(raw):
     plan = planned(raw)
     items = {item.key: item for item in (*plan.splits["train"], *plan.splits["valid"])}

@@ -163,6 +163,12 @@ def test_the_training_videos_are_split_as_published(full):
     assert plan.notes == ()
 
 
+def test_without_validation_all_600_training_videos_train(full):
+    plan = human.plan(options(human, full, "--valid", "none", "--test-set", "none"), no_survey)
+    assert {split: len(items) for split, items in plan.splits.items()} == {"train": 600}
+    assert plan.notes == () and plan.provenance["settings"]["valid"] == "none"
+
+
 def test_a_missing_test_video_is_said_and_its_draw_not_called_published(full):
     (full / "S11" / "Videos" / "Directions.54138969.mp4").unlink()
     plan = human.plan(options(human, full), lengths_by_formula)

@@ -168,6 +168,14 @@ def test_counts_of_the_full_dataset_by_the_rule_of_its_names(tmp_path):
     assert [item.key for item in plan.splits["valid"]][:3] == [listing[20], listing[71], listing[87]]
 
 
+def test_without_validation_all_479_training_videos_train_as_svg_has_it(tmp_path, inferred):
+    raw = stub(tmp_path, *map(str, ALL_CLIPS))
+    plan = kth.plan(options(raw, "--valid", "none"), constant_survey(300))
+    assert {split: len(items) for split, items in plan.splits.items()} == {"train": 479, "test": 1000}
+    assert plan.notes == ()
+    assert "valid" not in plan.provenance["subjects"] and plan.provenance["settings"]["valid"] == "none"
+
+
 def test_annotated_sub_sequences_of_the_full_dataset(tmp_path, real):
     raw = stub(tmp_path, *map(str, ALL_CLIPS))
     words = ("--clips", "annotated", "--test-set", "videos", "--sequences", real / "00sequences.txt", "--size", 128)
