@@ -15,7 +15,7 @@ from hpc.rendezvous import Ranks, free_port
 TIMEOUT_S = 240
 
 
-def on_ranks(world_size: int, work: Callable[..., Any], *arguments: Any) -> list[Any]:
+def on_ranks(world_size: int, work: Callable[..., Any], *arguments: Any, timeout_s: float = TIMEOUT_S) -> list[Any]:
     """`work(world, *arguments)` on every rank; results in rank order. `work` must be importable (module level)."""
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
@@ -27,7 +27,7 @@ def on_ranks(world_size: int, work: Callable[..., Any], *arguments: Any) -> list
     for process in processes:
         process.start()
     try:
-        results = dict(_unpack(queue.get(timeout=TIMEOUT_S)) for _ in processes)
+        results = dict(_unpack(queue.get(timeout=timeout_s)) for _ in processes)
     finally:
         for process in processes:
             process.join(10)
