@@ -107,7 +107,7 @@ class LatentODE(LatentModel):
         times = [tick * self.config.frame_time for tick in ticks]
         solution = self.solver(self.field, self._augmented(first_BL), times, condition_BC=condition_BC)
         self._last = replace(solution, states_BTD=solution.states_BTD.detach())
-        cost = first_BL.new_tensor(float(solution.evaluations))
+        cost = first_BL.new_full((), float(solution.evaluations))  # filled on the device: nothing waits for it
         terms = {"nfe": cost, "nfe_max": cost, "solver_failures": self._last.failed}
         return solution.states_BTD[..., : self.config.nlatent], terms
 
@@ -155,9 +155,14 @@ class LatentODE(LatentModel):
         self, encoded: Encoded, shared: Shared, noise: Tensor, ahead: Sequence[float], solver: Solver
     ) -> Tensor:
         """Frames NBTCHW of some samples, `ahead` of the origin; the model's mode is its own after them."""
+        count = len(noise) // len(encoded.first_BP)
+        if not self.noise_size:  # one sample is all of them
+            noise = noise[: len(encoded.first_BP)]
         with evaluating(self):
             latent = self._latent(encoded, noise, 0.0)
-            return decode_samples(self.decoder, self._states(latent, ahead, solver)[..., : self.config.nlatent], shared)
+            states_NBTD = self._states(latent, ahead, solver)[..., : self.config.nlatent]
+            frames_NBTCHW = decode_samples(self.decoder, states_NBTD, shared)
+        return frames_NBTCHW if len(frames_NBTCHW) == count else frames_NBTCHW.repeat(count, 1, 1, 1, 1, 1)
 
     @property
     def has_content(self) -> bool:
@@ -230,7 +235,8 @@ class LatentODE(LatentModel):
         return replace(solver, step=self.config.frame_time / substeps)
 
     def _latent(self, encoded: Encoded, noise: Tensor, origin: float) -> Latent:
-        first = self._first(encoded, noise)
+        with torch.autocast(noise.device.type, enabled=False):
+            first = self._first(encoded, noise)
         clips = len(encoded.first_BP)
         initial_NBD = self._augmented(first).unflatten(0, (-1, clips))
         drive = {"origin": initial_NBD.new_full(initial_NBD.shape[:2], origin)}
@@ -256,8 +262,8 @@ class LatentODE(LatentModel):
             condition_BC=None if condition is None else condition.flatten(0, 1),
             one_by_one=True,
         )
-        if solution.reason is not None:
-            warnings.warn(f"a prediction is not a number: {solution.reason}", RuntimeWarning, stacklevel=2)
+        if solution.failure is not None:
+            warnings.warn(f"a prediction is not a number: {solution.failure}", RuntimeWarning, stacklevel=2)
         return solution.states_BTD.unflatten(0, latent.initial_NBD.shape[:2])
 
     # ------------------------------------------------------------------------------------------------ checks

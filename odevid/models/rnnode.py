@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from odevid.config import RNNODEConfig
 from odevid.models.clips import check_noise, check_video, frames_of
 from odevid.models.latent_ode import Encoded, LatentODE
+from odevid.models.times import TOLERANCE
 from odevid.objectives import full_precision, gaussian_nll, kl_to_standard, sample_gaussian
 
 
@@ -129,8 +130,10 @@ class RNNODE(LatentODE):
     # ------------------------------------------------------------------------------------------------ inference
 
     def _encode(self, context_BTCHW: Tensor, times: Sequence[float]) -> Encoded:
-        times_BO = torch.tensor([times] * len(context_BTCHW), device=context_BTCHW.device)
-        return self._infer(context_BTCHW, times_BO if self.config.irregular else None)
+        if not self.config.irregular:
+            return self._infer(context_BTCHW, None)
+        times_T = torch.tensor(times, dtype=torch.float64, device=context_BTCHW.device)
+        return self._infer(context_BTCHW, times_T.expand(len(context_BTCHW), -1))
 
     def _infer(self, frames_BOCHW: Tensor, times_BO: Tensor | None) -> Encoded:
         """Raw parameters of q(z_0) and the content, from frames at `times_BO` (None: evenly spaced, and not told)."""
@@ -160,11 +163,11 @@ class RNNODE(LatentODE):
         return sample_gaussian(raw.repeat(len(noise) // len(raw), 1), noise)
 
     def _refuse_times(self, context_times: Sequence[float]) -> None:
-        steps = {later - earlier for earlier, later in pairwise(context_times)}
-        if not self.config.irregular and steps - {1.0}:
+        steps = [later - earlier for earlier, later in pairwise(context_times)]
+        if not self.config.irregular and any(abs(step - 1) > TOLERANCE for step in steps):
             raise ValueError(
-                f"context_times is {list(context_times)}, but this model was trained on evenly spaced frames and is "
-                "not told times; leave it out, or train with model.nt_obs (frames at random times)"
+                f"context_times is {list(context_times)}, but this model was trained on frames one apart and is not "
+                "told times; give such frames, or train with model.nt_obs (frames at random times)"
             )
 
     def _check(self, video_BTCHW: Tensor, noise: Mapping[str, Tensor]) -> None:
@@ -177,6 +180,13 @@ class RNNODE(LatentODE):
             )
         found = {name: tuple(tensor.shape) for name, tensor in noise.items()}
         check_noise(found, self._noise_shapes(*video_BTCHW.shape[:2]), video_BTCHW)
+        shown = config.nt_obs or config.nt_cond
+        alone = any(type(layer) is nn.BatchNorm2d and layer.training for layer in self.encoder.modules())
+        if alone and len(video_BTCHW) * shown == 1:
+            raise ValueError(
+                f"one clip that shows one frame (model.nt_cond={config.nt_cond}, model.nt_obs={config.nt_obs}) leaves "
+                "BatchNorm nothing to average over; give several clips at once, or show several frames of each"
+            )
 
 
 def _choose(num_clips: int, among: range, count: int, generator: torch.Generator) -> Tensor:
