@@ -207,6 +207,14 @@ class EvalConfig:
     substeps: list[int] = field(default_factory=list)
     """Solver steps per predicted frame at which `evaluate` scores; several give SRVP's tables 7 to 9. Empty: the
     model's own."""
+    split: str = "test"
+    """Clips that `evaluate` scores: test, valid or train, by their number and from their first frame on. Results of the
+    latter two go to RUN/evaluation/split-NAME."""
+    given: bool = False
+    """Also score how the first sample of each clip shows the given frames: their reconstruction."""
+    halve_step: bool = False
+    """Also predict the first sample of each clip with half the solver's step, same noise: by how much PSNR changes says
+    whether the step was fine enough for frames between those of the data."""
     pictures: int = 8
     """Clips shown in the GIF and the strip."""
     random_samples: int = 2
@@ -223,6 +231,7 @@ class EvalConfig:
     def __post_init__(self) -> None:
         _choice("eval.best_metric", self.best_metric, ("psnr", "ssim"))
         _choice("eval.checkpoint", self.checkpoint, ("last", "best"))
+        _choice("eval.split", self.split, ("test", "valid", "train"))
         _at_least("eval", self, 1, "clips", "samples", "test_samples", "batch", "fvd_sets")
         _at_least("eval", self, 0, "chunk", "pictures", "random_samples")
         for metric in self.metrics:

@@ -7,7 +7,8 @@ attempts.jsonl    its life in the queue: submissions, attempts, how they ended
 metrics.jsonl     the truth about what happened, one line per record
 checkpoints/      step-000001000/ ...
 pictures/         samples of the validations
-evaluation/       tables, curves and pictures of `evaluate`; substeps-N/: the same at another time step
+evaluation/       tables, curves and pictures of `evaluate`; substeps-N/: the same at another time step;
+                  split-train/, split-valid/: the same of another split
 studies/          the papers' experiments, one folder each
 predictions/      continued videos of `predict`
 report.html       everything at a glance, one file

@@ -132,7 +132,13 @@ class Trainer:
         if settings.every:
             self.validation = open_validation(self.config.data, settings, allow)
             self.protocol = protocol_of(
-                self.config, self.validation, "eval.clips", settings.clips, settings.num_frames, settings.samples
+                self.config,
+                self.validation,
+                "eval.clips",
+                settings.clips,
+                settings.num_frames,
+                settings.samples,
+                "valid",
             )
             self._refuse_short(self.validation, "valid", f"eval.num_frames={settings.num_frames}")
             self.world.on_rank_0(lambda: self.validation.read([0]).keys)  # damage is an error now, not later

@@ -21,6 +21,7 @@ from torch import Tensor
 from hpc.config import ConfigError
 from hpc.data import to_unit_range
 from hpc.distributed import World
+from hpc.evaluation.once import at_halved_step, baselines, change_of_psnr, generators, rebuilt, score_rebuilt
 from hpc.evaluation.parts import (
     Chosen,
     ClipPart,
@@ -33,13 +34,20 @@ from hpc.evaluation.parts import (
 )
 from hpc.evaluation.protocol import Protocol, Share, share_of
 from hpc.evaluation.scorers import Scorers, features_of
-from hpc.evaluation.scores import CENTROID, MODEL, REPEAT, SINGLE, VELOCITY, Cost
-from hpc.noise import step_generator
-from odevid.baselines import constant_velocity, extrapolate_centroid, repeat_last_frame
+from hpc.evaluation.scores import (
+    CENTROID,
+    MODEL,
+    RECONSTRUCTION,
+    REPEAT,
+    SINGLE,
+    STEP_HALVED,
+    VELOCITY,
+    Cost,
+    scalar_name,
+)
 from odevid.metrics.best_of import PSNR, BestOf
-from odevid.metrics.centroid import centroid_error, intensity_centroid
+from odevid.metrics.centroid import centroid_error
 from odevid.metrics.interval import Interval, interval_mean_of_frames, interval_over_videos
-from odevid.metrics.psnr import EIGHT_BIT_CEILING_DB, psnr
 from odevid.model import VideoModel, evaluating
 from shards.source import ClipSource
 
@@ -55,7 +63,7 @@ class Evaluation:
     pictures: list[Picture] = field(default_factory=list)
 
     def curves(self, method: str, metric: str) -> Tensor:
-        """Values (clips, predicted frames), float64."""
+        """Values (clips, frames of the method), float64."""
         return torch.stack([clip.curves[method][metric].double() for clip in self.clips])
 
     def interval(self, method: str, metric: str) -> Interval:
@@ -70,7 +78,7 @@ class Evaluation:
         return [method for method, curves in self.clips[0].curves.items() if metric in curves]
 
     def median_centroid_error(self, method: str, first_frames: int = 5) -> float:
-        """Median over clips and their first predicted frames of the distance of the centroids (pixels)."""
+        """Median over clips and the method's first frames of the distance of the centroids (pixels)."""
         errors = self.curves(method, CENTROID)[:, :first_frames].flatten()
         return float(errors[~errors.isnan()].quantile(0.5))
 
@@ -80,12 +88,15 @@ class Evaluation:
         for metric in self.scorers.metrics:
             found[metric.name] = self.interval(MODEL, metric.name).mean
             found[f"{metric.name}_ci95"] = self.interval(MODEL, metric.name).half_width
-            found[f"{metric.name}_single"] = self.interval(SINGLE, metric.name).mean
-            found[f"{metric.name}_repeat_last"] = self.interval(REPEAT, metric.name).mean
+            for method in (SINGLE, REPEAT, RECONSTRUCTION):
+                if method in self.methods(metric.name):
+                    found[scalar_name(method, metric.name)] = self.interval(method, metric.name).mean
+        if self.protocol.halved:
+            found[scalar_name(STEP_HALVED, PSNR.name)] = self.interval(STEP_HALVED, PSNR.name).mean
         if self.protocol.centroid:
-            for method in (SINGLE, REPEAT, VELOCITY):
+            for method in (SINGLE, REPEAT, VELOCITY, RECONSTRUCTION):
                 if method in self.methods(CENTROID):
-                    found[f"centroid_{method}"] = self.median_centroid_error(method)
+                    found[scalar_name(method, CENTROID)] = self.median_centroid_error(method)
         return found
 
 
@@ -187,9 +198,9 @@ class _Work:
         video_BTCHW = to_unit_range({"video": torch.from_numpy(fetched.arrays["video"])}, self.device)["video"]
         video_BTCHW = video_BTCHW[:, : self.protocol.num_frames]
         seen = self._look_at(video_BTCHW, indices, fetched.keys, share, done)
-        baselines: dict[str, dict[str, Tensor]] = {}
+        once: dict[str, dict[str, Tensor]] = {}
         if share.first_sample == 0:
-            baselines = self._baselines(video_BTCHW, seen.best)
+            once = self._once(video_BTCHW, indices, fetched.keys, seen)
             if self.scorers.features is not None and self.score_real:
                 seen.real_BD = features_of(self.scorers.features, video_BTCHW)
         wall, cpu = (
@@ -203,9 +214,9 @@ class _Work:
                 num_samples=share.num_samples,
                 best=_chosen(seen.best, row, share.first_sample),
                 sums={name: curves_BT[row].cpu() for name, curves_BT in seen.sums().items()},
-                baselines={
+                once={
                     method: {name: curves_BT[row].cpu() for name, curves_BT in curves.items()}
-                    for method, curves in baselines.items()
+                    for method, curves in once.items()
                 },
                 wall_s=wall,
                 cpu_s=cpu,
@@ -223,10 +234,11 @@ class _Work:
         pictured = any(index < protocol.pictures for index in indices)
         seen = _Seen(BestOf(self.scorers.metrics, target, keep_frames=pictured))
         for frames_NBTCHW in self._sampled(context, indices, share):
-            clamped = frames_NBTCHW.float().clamp(0, 1)
-            _refuse_nan(clamped, keys)
+            clamped = _in_range(frames_NBTCHW, keys)
             first = share.first_sample + seen.best.num_samples
             seen.best.update(clamped)
+            if protocol.halved and first == 0:
+                seen.first_BTCHW = clamped[0].clone()
             if protocol.centroid:
                 errors_BT = centroid_error(clamped, target).double().sum(dim=0)
                 seen.centroids_BT = errors_BT if seen.centroids_BT is None else seen.centroids_BT + errors_BT
@@ -246,27 +258,29 @@ class _Work:
             n_future=protocol.n_future,
             n_samples=share.num_samples,
             chunk=protocol.samples_at_once(len(indices)),
-            generator=[step_generator(protocol.seed, index, "evaluation") for index in indices],
+            generator=generators(protocol, indices),
             substeps=protocol.substeps,
             first_sample=share.first_sample,
         )
 
-    def _baselines(self, video_BTCHW: Tensor, best: BestOf) -> dict[str, dict[str, Tensor]]:
-        """method -> metric -> curves BT of predictions that know nothing."""
-        context, target = video_BTCHW[:, : self.protocol.num_context], video_BTCHW[:, self.protocol.num_context :]
-        methods = {REPEAT: repeat_last_frame(context, self.protocol.n_future)}
-        if context.shape[1] >= 2:
-            methods[VELOCITY] = constant_velocity(context, self.protocol.n_future)
-        found: dict[str, dict[str, Tensor]] = {}
-        for method, frames in methods.items():
-            found[method] = {name: curves[0] for name, curves in best.curves(frames[None]).items()}
-            if PSNR.name in found[method]:  # a video that stands still: not inf
-                found[method][PSNR.name] = psnr(frames, target, EIGHT_BIT_CEILING_DB)
-        if self.protocol.centroid:
-            found[REPEAT][CENTROID] = centroid_error(methods[REPEAT], target)
-            if VELOCITY in found:
-                ahead = extrapolate_centroid(context, self.protocol.n_future)
-                found[VELOCITY][CENTROID] = (ahead - intensity_centroid(target)).norm(dim=-1)
+    def _once(
+        self, video_BTCHW: Tensor, indices: list[int], keys: Sequence[str], seen: _Seen
+    ) -> dict[str, dict[str, Tensor]]:
+        """method -> metric -> curves BT of what is found once per clip."""
+        protocol = self.protocol
+        context, target = video_BTCHW[:, : protocol.num_context], video_BTCHW[:, protocol.num_context :]
+        found = baselines(context, target, protocol, seen.best)
+        if protocol.given:
+            seen.rebuilt_BTCHW = _in_range(rebuilt(self.model, context, protocol, indices), keys)
+            found[RECONSTRUCTION] = score_rebuilt(
+                seen.rebuilt_BTCHW, context, self.scorers.metrics, centroid=protocol.centroid
+            )
+            self.watch.beat()
+        if protocol.halved:
+            assert seen.first_BTCHW is not None
+            finer_BTCHW = _in_range(at_halved_step(self.model, context, protocol, indices), keys)
+            found[STEP_HALVED] = change_of_psnr(finer_BTCHW, seen.first_BTCHW, target)
+            self.watch.beat()
         return found
 
     def _picture(self, video_BTCHW: Tensor, seen: _Seen, row: int) -> PicturePart:
@@ -282,6 +296,7 @@ class _Work:
             sign * float(worst.values_B[row]),
             _to_uint8(worst.frames_BTCHW[row]),
             {sample: frames_BTCHW[row] for sample, frames_BTCHW in seen.random.items()},
+            None if seen.rebuilt_BTCHW is None else _to_uint8(seen.rebuilt_BTCHW[row]),
         )
 
 
@@ -297,6 +312,10 @@ class _Seen:
     generated: dict[int, Tensor] = field(default_factory=dict)
     """sample -> features BD"""
     real_BD: Tensor | None = None
+    first_BTCHW: Tensor | None = None
+    """The first sample, if it is to be compared."""
+    rebuilt_BTCHW: Tensor | None = None
+    """The given frames as the first sample shows them."""
 
     def sums(self) -> dict[str, Tensor]:
         """metric -> sum over the samples of its curves BT."""
@@ -304,18 +323,21 @@ class _Seen:
         return totals if self.centroids_BT is None else {**totals, CENTROID: self.centroids_BT}
 
 
-def _refuse_nan(frames_NBTCHW: Tensor, keys: Sequence[str]) -> None:
-    """
+def _in_range(frames: Tensor, keys: Sequence[str]) -> Tensor:
+    """Frames NBTCHW or BTCHW as float32 in [0, 1].
+
     Raises:
         ConfigError: a model that does not predict numbers.
     """
-    broken_B = frames_NBTCHW.isnan().flatten(2).any(dim=2).any(dim=0)
+    clamped = frames.float().clamp(0, 1)
+    broken_B = clamped.isnan().flatten(-4).any(dim=-1).view(-1, len(keys)).any(dim=0)
     if broken_B.any():
         first = keys[int(broken_B.nonzero()[0])]
         raise ConfigError(
             f"the model predicts NaN for {int(broken_B.sum())} of {len(keys)} clips (first: {first}): its training "
             "diverged; evaluate weights from before that: eval.checkpoint=best, or a run with a lower optimizer.lr"
         )
+    return clamped
 
 
 def _chosen(best: BestOf, row: int, first_sample: int) -> dict[str, Chosen]:

@@ -26,12 +26,15 @@ examples
   python hpc/launch.py evaluate run=RUN 'eval.metrics=[psnr,ssim,ssim_svg]' eval.checkpoint=best
   python hpc/launch.py evaluate run=RUN eval.weights=weights/ eval.i3d=weights/i3d_pretrained_400.pt
   python hpc/launch.py evaluate run=RUN 'eval.substeps=[1,2,3,4,5]'                             SRVP's tables 7 to 9
+  python hpc/launch.py evaluate run=RUN eval.given=true eval.halve_step=true     given frames; is the step fine enough?
+  python hpc/launch.py evaluate run=RUN eval.split=train eval.test_clips=256                   does it fit its training?
   python hpc/launch.py evaluate run=RUN --dry-run                  the run's configuration, with these keys as they are
 
 keys (on top of the run's configuration; lists in quotes)
 {keys}
 
-Scores and pictures go to RUN/evaluation/; `report run=RUN` sets them beside the papers' numbers.
+Scores and pictures go to RUN/evaluation/, those of another split to RUN/evaluation/split-NAME/; `report run=RUN` sets
+them beside the papers' numbers.
 """
 
 OF_VALIDATIONS = ("every", "clips", "num_frames", "samples")

@@ -43,6 +43,8 @@ class PicturePart:
     worst_TCHW: Tensor
     random: dict[int, Tensor]
     """number of the sample -> TCHW"""
+    rebuilt_TCHW: Tensor | None = None
+    """The given frames as the first sample shows them; in the first part of a clip only, if at all."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ class ClipPart:
     """By metric."""
     sums: dict[str, Tensor]
     """metric (and "centroid") -> sum over the samples of its curve, float64 T."""
-    baselines: dict[str, dict[str, Tensor]]
-    """method -> metric -> curve T; in the first part of a clip only."""
+    once: dict[str, dict[str, Tensor]]
+    """method -> metric -> curve, of what does not depend on the number of samples; in the first part of a clip only."""
     wall_s: float
     cpu_s: float
     """What this part took: its share of a batch."""
@@ -70,12 +72,13 @@ class ClipPart:
 
 @dataclass(frozen=True)
 class ClipScores:
-    """Scores of one clip: curves over the predicted frames, by method and metric."""
+    """Scores of one clip: curves over frames, by method and metric."""
 
     index: int
     key: str
     curves: dict[str, dict[str, Tensor]]
-    """method -> metric -> value of each predicted frame; `best` of N by that metric, `single` the mean over samples."""
+    """method -> metric -> value of each predicted frame (of `reconstruction`: each given one); `best` of N by that
+    metric, `single` the mean over samples."""
     best_sample: dict[str, int]
     real_D: Tensor | None
     generated: dict[int, Tensor]
@@ -90,6 +93,8 @@ class Picture:
     best_TCHW: Tensor
     worst_TCHW: Tensor
     random: list[Tensor]
+    rebuilt_TCHW: Tensor | None = None
+    """The given frames as the first sample shows them."""
 
 
 def by_clip(parts: Sequence[ClipPart]) -> dict[int, list[ClipPart]]:
@@ -107,7 +112,7 @@ def join(parts: Sequence[ClipPart], higher_is_better: dict[str, bool]) -> tuple[
         metric: (max if higher else min)((part.best[metric] for part in parts), key=lambda chosen: chosen.value)
         for metric, higher in higher_is_better.items()
     }
-    curves = dict(first.baselines)
+    curves = dict(first.once)
     curves[MODEL] = {metric: chosen.curve_T for metric, chosen in best.items()}
     curves[SINGLE] = {
         metric: torch.stack([part.sums[metric] for part in parts]).sum(dim=0) / samples for metric in first.sums
@@ -125,7 +130,12 @@ def _join_pictures(index: int, parts: Sequence[PicturePart]) -> Picture | None:
     worst = min(parts, key=lambda part: part.worst)
     random = {number: frames for part in parts for number, frames in part.random.items()}
     return Picture(
-        index, parts[0].truth_TCHW, best.best_TCHW, worst.worst_TCHW, [random[number] for number in sorted(random)]
+        index,
+        parts[0].truth_TCHW,
+        best.best_TCHW,
+        worst.worst_TCHW,
+        [random[number] for number in sorted(random)],
+        parts[0].rebuilt_TCHW,
     )
 
 

@@ -6,7 +6,7 @@ In: the configuration, the clips of a split, a rank. Out: a `Protocol`, and the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpc.config import Config, ConfigError
 from shards.source import ClipSource
@@ -37,6 +37,12 @@ class Protocol:
     """Solver steps per predicted frame; None: the model's own."""
     fvd_sets: int = 0
     """Sets of samples that FVD is computed of."""
+    split: str = "test"
+    given: bool = False
+    """Whether the first sample's reconstruction of the given frames is scored."""
+    halved: int | None = None
+    """Solver steps per predicted frame, twice the usual, at which the first sample is predicted again; None: it is
+    not."""
 
     @property
     def n_future(self) -> int:
@@ -45,6 +51,12 @@ class Protocol:
     @property
     def clips_at_once(self) -> int:
         return max(1, min(self.batch, FRAMES_AT_ONCE // self.n_future))
+
+    def at(self, substeps: int | None) -> Protocol:
+        """The same at another time step of the solver; None: the model's own."""
+        if substeps is None:
+            return self
+        return replace(self, substeps=substeps, halved=2 * substeps if self.halved else None)
 
     def samples_at_once(self, clips: int) -> int:
         return self.chunk or max(1, FRAMES_AT_ONCE // (clips * self.n_future))
@@ -87,12 +99,12 @@ def _sample_groups(clips: int, samples: int, world_size: int) -> int:
 
 
 def protocol_of(
-    config: Config, source: ClipSource, option: str, num_clips: int, num_frames: int, samples: int
+    config: Config, source: ClipSource, option: str, num_clips: int, num_frames: int, samples: int, split: str
 ) -> Protocol:
     """The protocol of a validation or a test; `num_clips` 0 means the whole split, `option` is its name for messages.
 
     Raises:
-        ConfigError: more clips are asked for than the split has.
+        ConfigError: more clips are asked for than the split has, or the model has no solver step to halve.
     """
     if num_clips > len(source):
         raise ConfigError(f"{option}={num_clips}, but the split has {len(source)} clips; set {option}={len(source)}")
@@ -109,4 +121,18 @@ def protocol_of(
         centroid=settings.centroid,
         pictures=settings.pictures,
         random_samples=settings.random_samples,
+        split=split,
+        given=settings.given,
+        halved=2 * _own_substeps(config) if settings.halve_step else None,
     )
+
+
+def _own_substeps(config: Config) -> int:
+    own: int | None = config.model.own_substeps
+    if own is None:
+        raise ConfigError(
+            f"eval.halve_step=true, but model.name={config.model.name} as it is set here has no fixed number of solver "
+            "steps per frame (it maps a frame to the next one, or its solver chooses the steps), so there is no step "
+            "to halve: set eval.halve_step=false"
+        )
+    return own

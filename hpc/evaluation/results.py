@@ -21,8 +21,10 @@ from hpc.evaluation.parts import Picture
 from hpc.evaluation.scores import (
     CENTROID,
     MODEL,
+    RECONSTRUCTION,
     REPEAT,
     SINGLE,
+    STEP_HALVED,
     VELOCITY,
     CurveScores,
     FvdScores,
@@ -30,6 +32,7 @@ from hpc.evaluation.scores import (
     Scores,
     read_scores,
 )
+from odevid.metrics.best_of import PSNR
 from odevid.metrics.interval import Interval, interval_per_frame
 from odevid.pictures.curves import Curve, save_curves_csv, save_curves_png
 from odevid.pictures.gif import save_gif, save_mp4
@@ -39,11 +42,13 @@ from odevid.pictures.strip import save_strip
 LABELS = {
     MODEL: "model, best of {samples}",
     SINGLE: "model, one sample",
+    RECONSTRUCTION: "model, given frames rebuilt",
+    STEP_HALVED: "change with half the step",
     VELOCITY: "constant velocity",
     REPEAT: "last frame repeated",
 }
 """In the order of the tables."""
-TITLES = {"fvd": "FVD", CENTROID: "centroid error, first 5 predicted frames (px, median)", "ssim_svg": "SSIM (SVG's)"}
+TITLES = {"fvd": "FVD", CENTROID: "centroid error, first 5 frames (px, median)", "ssim_svg": "SSIM (SVG's)"}
 
 
 def write_validation_pictures(found: Evaluation, folder: Path, step: int) -> dict[str, Path]:
@@ -66,9 +71,7 @@ def write_results(found: Evaluation, folder: Path, about: Mapping[str, object], 
         protocol={**asdict(found.protocol), "metrics": [metric.name for metric in found.scorers.metrics]},
         table=_table(found),
         curves=[
-            _curve(found, method, metric.name)
-            for metric in found.scorers.metrics
-            for method in _methods(found, metric.name)
+            _curve(found, method, metric) for metric in _units(found, *LABELS) for method in _methods(found, metric)
         ],
         cost=found.cost,
         fvd=fvd,
@@ -111,7 +114,7 @@ def table_rows(scores: Scores) -> list[list[str]]:
     for method in LABELS:
         lines = [scores.score(method, metric) for metric in metrics]
         if any(lines):
-            cells = [str(_interval(line)) if line and line.half_width is not None else _plain(line) for line in lines]
+            cells = [_cell(line) for line in lines]
             rows.append([label(method, scores.protocol["samples"]), *cells, *([""] if scores.fvd else [])])
     if scores.fvd:
         rows[1 + list(LABELS).index(SINGLE)][-1] = _fvd_cell(scores.fvd)  # FVD is of single samples
@@ -135,13 +138,14 @@ def title(metric: str, unit: str = "") -> str:
     return TITLES.get(metric) or metric.replace("_", " ").upper() + (f" ({unit})" if unit else "")
 
 
-def _interval(line: Score) -> Interval:
-    assert line.half_width is not None
-    return Interval(line.mean, line.half_width, line.videos)
-
-
-def _plain(line: Score | None) -> str:
-    return f"{line.mean:.2f}" if line else ""
+def _cell(line: Score | None) -> str:
+    if line is None:
+        return ""
+    if line.half_width is None:
+        return f"{line.mean:.2f}"
+    if line.method == STEP_HALVED:
+        return f"{line.mean:+.3f} ± {line.half_width:.3f}"
+    return str(Interval(line.mean, line.half_width, line.videos))
 
 
 def _fvd_cell(fvd: FvdScores) -> str:
@@ -153,21 +157,28 @@ def _methods(found: Evaluation, metric: str) -> list[str]:
     return [method for method in LABELS if method in found.methods(metric)]
 
 
+def _units(found: Evaluation, *methods: str) -> dict[str, str]:
+    """Metrics of frames that some methods have -> their unit. A halved step has PSNR whatever the others have."""
+    units = {metric.name: metric.unit for metric in (*found.scorers.metrics, PSNR)}
+    return {name: unit for name, unit in units.items() if any(method in found.methods(name) for method in methods)}
+
+
+def _first_frame(found: Evaluation, method: str) -> int:
+    """Number of the first frame that a method has, counted from 1."""
+    return 1 if method == RECONSTRUCTION else found.protocol.num_context + 1
+
+
 def _table(found: Evaluation) -> list[Score]:
     lines = []
     videos = len(found.clips)
     for method in LABELS:
         samples = found.protocol.samples if method in (MODEL, SINGLE) else 1
-        for metric in found.scorers.metrics:
-            if method in found.methods(metric.name):
-                mean = found.interval(method, metric.name)
-                of_frames = found.interval_of_frames(method, metric.name)
-                lines.append(
-                    Score(
-                        *(method, metric.name, metric.unit, mean.mean, mean.half_width, of_frames.half_width),
-                        *(videos, samples),
-                    )
-                )
+        for metric, unit in _units(found, method).items():
+            mean = found.interval(method, metric)
+            of_frames = found.interval_of_frames(method, metric)
+            lines.append(
+                Score(*(method, metric, unit, mean.mean, mean.half_width, of_frames.half_width), *(videos, samples))
+            )
         if found.protocol.centroid and method in found.methods(CENTROID):
             error = found.median_centroid_error(method)
             lines.append(Score(method, CENTROID, "px", error, None, None, videos, samples))
@@ -179,7 +190,7 @@ def _curve(found: Evaluation, method: str, metric: str) -> CurveScores:
     return CurveScores(
         method,
         metric,
-        found.protocol.num_context + 1,
+        _first_frame(found, method),
         [frame.mean for frame in frames],
         [frame.half_width for frame in frames],
     )
@@ -188,10 +199,7 @@ def _curve(found: Evaluation, method: str, metric: str) -> CurveScores:
 def _arrays(found: Evaluation) -> dict[str, np.ndarray]:
     """Every value, for curves.npz."""
     arrays = {"keys": np.array([clip.key for clip in found.clips])}
-    for metric in [
-        *(metric.name for metric in found.scorers.metrics),
-        *([CENTROID] if found.protocol.centroid else []),
-    ]:
+    for metric in [*_units(found, *LABELS), *([CENTROID] if found.protocol.centroid else [])]:
         for method in _methods(found, metric):
             arrays[f"{method}/{metric}"] = found.curves(method, metric).float().numpy()
     for metric in found.clips[0].best_sample:
@@ -215,18 +223,18 @@ def _write_table(path: Path, scores: Scores) -> None:
 
 
 def _write_curves(found: Evaluation, folder: Path) -> dict[str, str]:
-    """PNG and CSV per metric: what it is -> file."""
+    """PNG and CSV per metric: what it is -> file. A change is no score: it is in the CSV alone."""
     files = {}
+    samples = found.protocol.samples
     for metric in found.scorers.metrics:
-        curves = [
-            Curve.of(
-                label(method, found.protocol.samples), found.curves(method, metric.name), found.protocol.num_context + 1
-            )
+        curves = {
+            method: Curve.of(label(method, samples), found.curves(method, metric.name), _first_frame(found, method))
             for method in _methods(found, metric.name)
-        ]
+        }
         files[f"{metric.name} curve"] = f"{metric.name}.png"
-        save_curves_png(folder / f"{metric.name}.png", curves, title(metric.name, metric.unit))
-        save_curves_csv(folder / f"{metric.name}.csv", curves)
+        drawn = [curve for method, curve in curves.items() if method != STEP_HALVED]
+        save_curves_png(folder / f"{metric.name}.png", drawn, title(metric.name, metric.unit))
+        save_curves_csv(folder / f"{metric.name}.csv", list(curves.values()))
     return files
 
 
@@ -234,18 +242,18 @@ def _write_pictures(found: Evaluation, folder: Path) -> dict[str, str]:
     pictures = _grid(found)
     save_gif(folder / "samples.gif", pictures)
     save_mp4(folder / "samples.mp4", pictures)
-    given, truth, predictions = _rows(found, limit=4)
-    save_strip(folder / "samples.png", given, truth, predictions)
+    given, truth, predictions, rebuilt = _rows(found, limit=4)
+    save_strip(folder / "samples.png", given, truth, predictions, rebuilt=rebuilt)
     return {"GIF": "samples.gif", "MP4": "samples.mp4", "strip": "samples.png"}
 
 
 def _grid(found: Evaluation) -> np.ndarray:
-    given, truth, predictions = _rows(found, limit=len(found.pictures))
-    return video_grid(given, truth, predictions)
+    given, truth, predictions, rebuilt = _rows(found, limit=len(found.pictures))
+    return video_grid(given, truth, predictions, rebuilt=rebuilt)
 
 
-def _rows(found: Evaluation, limit: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Given frames, true future and predictions (uint8 BTCHW) of the first pictured clips."""
+def _rows(found: Evaluation, limit: int) -> tuple[Tensor, Tensor, dict[str, Tensor], Tensor | None]:
+    """Given frames, true future, predictions, and the given frames rebuilt (uint8 BTCHW), of the first clips."""
     chosen: list[Picture] = found.pictures[:limit]
     clips = torch.stack([picture.truth_TCHW for picture in chosen])
     k = found.protocol.num_context
@@ -254,4 +262,5 @@ def _rows(found: Evaluation, limit: int) -> tuple[Tensor, Tensor, dict[str, Tens
         predictions["worst"] = torch.stack([picture.worst_TCHW for picture in chosen])
         for number in range(len(chosen[0].random)):
             predictions[f"random {number + 1}"] = torch.stack([picture.random[number] for picture in chosen])
-    return clips[:, :k], clips[:, k:], predictions
+    shown = [picture.rebuilt_TCHW for picture in chosen if picture.rebuilt_TCHW is not None]
+    return clips[:, :k], clips[:, k:], predictions, torch.stack(shown) if shown else None

@@ -1,11 +1,13 @@
 """The scores of one evaluation as files: what `evaluate` writes and what `report` reads. No torch.
 
 scores.json   `Scores`: protocol, table, curves with intervals, FVD, cost; small, for people and programs
-curves.npz    every value: "METHOD/METRIC" (clips, predicted frames) float32, "keys" of the clips, and
-              "best_sample/METRIC", the sample that was best (its number, per clip)
+curves.npz    every value: "METHOD/METRIC" (clips, frames) float32, "keys" of the clips, and "best_sample/METRIC",
+              the sample that was best (its number, per clip)
 
 Methods: "best" of N samples (chosen for each metric and video), "single" (the mean over samples), "repeat_last",
-"constant_velocity". Infinite PSNR (a frame matched exactly) is kept as the string "Infinity".
+"constant_velocity", all of the predicted frames; "reconstruction" of the given frames by the first sample (eval.given);
+"step_halved", by how much the first sample's PSNR is higher with half the solver's step (eval.halve_step). Infinite
+PSNR (a frame matched exactly) is kept as the string "Infinity".
 """
 
 from __future__ import annotations
@@ -23,9 +25,12 @@ from hpc.tracking import strict_json
 
 FORMAT = 2
 MODEL, SINGLE, REPEAT, VELOCITY = "best", "single", "repeat_last", "constant_velocity"
+RECONSTRUCTION, STEP_HALVED = "reconstruction", "step_halved"
 """Methods."""
 CENTROID = "centroid"
 SCORES, CURVES = "scores.json", "curves.npz"
+SPLIT = "split-"
+"""How folders of RUN/evaluation begin that hold the scores of another split than the test one."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Score:
 
     method: str
     metric: str
-    """A name of `hpc.config.METRICS`, or "centroid": the median error (pixels) over the first five predicted frames."""
+    """A name of `hpc.config.METRICS`, or "centroid": the median error (pixels) over the method's first five frames."""
     unit: str
     mean: float
     half_width: float | None
@@ -47,7 +52,7 @@ class Score:
 
 @dataclass(frozen=True)
 class CurveScores:
-    """A method's metric at each predicted frame, over videos; frames are counted from 1."""
+    """A method's metric at each of its frames, over videos; frames are counted from 1."""
 
     method: str
     metric: str
@@ -100,7 +105,7 @@ class Scores:
     about: dict[str, Any]
     """step, config, code, date, data, torch, and identity: a digest of all that the numbers depend on."""
     protocol: dict[str, Any]
-    """num_clips, clips_of_split, num_context, num_frames, samples, seed, substeps, metrics, ..."""
+    """split, num_clips, clips_of_split, num_context, num_frames, samples, seed, substeps, metrics, ..."""
     table: list[Score]
     curves: list[CurveScores]
     cost: Cost
@@ -146,7 +151,21 @@ def read_scores(folder: Path) -> Scores:
     )
 
 
+def scalar_name(method: str, metric: str) -> str:
+    """How metrics lines and W&B call a score: psnr (best of N), psnr_single, psnr_reconstruction, ..."""
+    if method == MODEL:
+        return metric
+    return f"{metric}_{method}" + ("_change" if method == STEP_HALVED else "")
+
+
+def splits_in(folder: Path) -> dict[str, Path]:
+    """Split -> folder of RUN/evaluation with the scores of that split; the test split has RUN/evaluation itself."""
+    return {path.name.removeprefix(SPLIT): path for path in sorted(folder.glob(f"{SPLIT}*")) if path.is_dir()}
+
+
 def evaluations_in(folder: Path) -> list[Path]:
-    """Folders with scores below RUN/evaluation: the model's own time step first, then substeps-1, substeps-2, ..."""
+    """Folders with scores of one split, in RUN/evaluation those of the test one: the model's own time step first, then
+    substeps-1, substeps-2, ...
+    """
     found = [path.parent for path in [*folder.glob(SCORES), *folder.glob(f"substeps-*/{SCORES}")]]
     return sorted(found, key=lambda path: (len(path.name), path.name) if path != folder else (0, ""))

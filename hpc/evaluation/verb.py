@@ -3,6 +3,10 @@
 In: a run folder. Out: RUN/evaluation/ with table, curves, pictures and every score (RUN/evaluation/substeps-N/ for each
 of eval.substeps); the table on the terminal; the same in the run's W&B. An evaluation that is stopped goes on where it
 was when it is started again.
+
+eval.split names another split, whose results go to RUN/evaluation/split-NAME/. Whatever the split, clip i is read by
+its number and from its first frame on: of stored training videos these are not the windows that training drew from
+them, but their beginnings; of digits that move for ever it is clip i of one fixed stream, which no training seed draws.
 """
 
 from __future__ import annotations
@@ -19,14 +23,14 @@ import torch
 
 from hpc import config as configs
 from hpc.config import Config, ConfigError
-from hpc.data import ensure_dataset, open_split
+from hpc.data import ensure_dataset, open_split, refuse_short_clips
 from hpc.distributed import World
 from hpc.evaluation.evaluate import Evaluation, EvaluationStopped, Watch, evaluate
 from hpc.evaluation.parts import PartStore
 from hpc.evaluation.protocol import Protocol, protocol_of
 from hpc.evaluation.results import format_table, move_former, table_rows, write_results
 from hpc.evaluation.scorers import FRECHET_CACHE, Scorers, fvd_scores, scorers_for
-from hpc.evaluation.scores import FvdScores, read_scores
+from hpc.evaluation.scores import SPLIT, FvdScores, read_scores
 from hpc.export import load_predictor
 from hpc.run_folder import RunFolder
 from hpc.stop import StopCause, StopFlag
@@ -36,6 +40,7 @@ from hpc.watchdog.watchdog import Watchdog
 from odevid.metrics.frechet import Moments
 from odevid.metrics.fvd import FrechetVideoDistance
 from odevid.model import VideoModel
+from shards.moving_mnist import MovingMnistClips
 from shards.source import ClipSource
 
 
@@ -46,10 +51,12 @@ def evaluate_run(
     model, step = load_predictor(config, folder, world)
     _refuse_substeps(config, model, world.device)
     world.on_rank_0(lambda: ensure_dataset(config.data))
-    source = open_split(config.data, "test", config.eval.test_num_frames, folder.allowed_pipes())
     settings = config.eval
+    source = open_split(config.data, settings.split, settings.test_num_frames, folder.allowed_pipes())
+    world.on_rank_0(lambda: _refuse_clips(config, source))
     usual = protocol_of(
-        config, source, "eval.test_clips", settings.test_clips, settings.test_num_frames, settings.test_samples
+        *(config, source, "eval.test_clips", settings.test_clips, settings.test_num_frames, settings.test_samples),
+        split=settings.split,
     )
     scorers = scorers_for(settings, usual, world)
     if scorers.features is not None:
@@ -61,14 +68,30 @@ def evaluate_run(
     )
     time_steps: list[int | None] = [*settings.substeps] or [None]
     for substeps in time_steps:
-        where = folder.evaluation if substeps is None else folder.evaluation / f"substeps-{substeps}"
-        test = _Test(config, folder, model, step, source, replace(usual, substeps=substeps), scorers, where)
+        of_split = folder.evaluation if settings.split == "test" else folder.evaluation / f"{SPLIT}{settings.split}"
+        where = of_split if substeps is None else of_split / f"substeps-{substeps}"
+        test = _Test(config, folder, model, step, source, usual.at(substeps), scorers, where)
         try:
             test.run(world, watch)
         except EvaluationStopped:
             return step, causes[0]
         world.barrier()
     return step, None
+
+
+def _refuse_clips(config: Config, source: ClipSource) -> None:
+    """
+    Raises:
+        ConfigError: all of clips that have no end, or stored clips of training or validation that are too short.
+    """
+    settings = config.eval
+    if isinstance(source, MovingMnistClips) and not settings.test_clips:
+        raise ConfigError(
+            f"eval.split={settings.split} is made as it is read and has no end: say how many clips, for example "
+            "eval.test_clips=256"
+        )
+    if settings.split != "test":
+        refuse_short_clips(config.data, source, settings.split, f"eval.test_num_frames={settings.test_num_frames}")
 
 
 def _refuse_substeps(config: Config, model: VideoModel, device: torch.device) -> None:
@@ -171,9 +194,11 @@ class _Test:
         protocol = self.protocol
         names = [metric.name for metric in self.scorers.metrics] + (["fvd"] if self.distance else [])
         print(
-            f"step {self.step}: {protocol.num_clips} of {protocol.clips_of_split} test clips x {protocol.samples} "
-            f"samples x {protocol.n_future} frames"
+            f"step {self.step}: {protocol.num_clips} of {protocol.clips_of_split} {protocol.split} clips x "
+            f"{protocol.samples} samples x {protocol.n_future} frames"
             + (f", {protocol.substeps} solver steps a frame" if protocol.substeps else "")
+            + (", the given frames rebuilt" if protocol.given else "")
+            + (f", one sample at {protocol.halved} solver steps a frame" if protocol.halved else "")
             + f"; {', '.join(names)}"
         )
         for name, why in self.scorers.absent.items():
@@ -193,7 +218,7 @@ class _Test:
 
     def _real_name(self) -> str:
         protocol = self.protocol
-        return f"{self.source.fingerprint} test {protocol.num_clips} x {protocol.num_frames} frames"
+        return f"{self.source.fingerprint} {protocol.split} {protocol.num_clips} x {protocol.num_frames} frames"
 
     def _identity(self, *more: str) -> str:
         """A digest of everything that the scores of a clip depend on, and of more."""
@@ -222,7 +247,9 @@ class _Test:
         if former := move_former(self.where, self.step, protocol):
             print(f"the former evaluation, of other weights or another protocol, is now in {former}")
         scores = write_results(found, self.where, about, fvd)
-        print(f"\nframes {self.protocol.num_context + 1} to {self.protocol.num_frames}; ± is 95 % over the clips")
+        rebuilt = f" (rebuilt: 1 to {self.protocol.num_context})" if self.protocol.given else ""
+        frames = f"frames {self.protocol.num_context + 1} to {self.protocol.num_frames}{rebuilt}"
+        print(f"\n{self.protocol.split}: {frames}; ± is 95 % over the clips")
         print(format_table(table_rows(scores)))
         print(
             f"{found.cost.scored} clips x samples in {found.cost.wall_s:.1f} s on {found.cost.ranks} ranks "

@@ -34,6 +34,7 @@ KNOWN = {
 METHODS = {
     "best": "best of {samples} samples",
     "single": "one sample (mean over {samples})",
+    "reconstruction": "given frames, reconstructed",
     "repeat_last": "last frame repeated",
     "constant_velocity": "constant velocity",
 }

@@ -19,6 +19,8 @@ from hpc.report.facts import RunFacts
 from hpc.report.provenance import provenance
 from hpc.report.results import headline, overview, results, step_sizes
 from hpc.report.scores_over_time import curve_pngs
+from hpc.report.splits import splits
+from hpc.report.step_halved import step_halved
 from hpc.report.training import MAXIMUM, interruptions, series_of, training_png
 from hpc.version import code_version
 
@@ -49,8 +51,8 @@ def sections(runs: Sequence[RunFacts], command: str) -> list[Section]:
     """In the order of the page; none is empty."""
     return [
         Section("summary", "Summary", _summary(runs[0]) if len(runs) == 1 else [overview(runs)]),
-        Section("results", "Results beside the papers'", results(runs)),
-        Section("steps", "Time steps", _each(runs, step_sizes)),
+        Section("results", "Results beside the papers'", [*results(runs), *_splits(runs)]),
+        Section("steps", "Time steps", _each(runs, _steps)),
         Section("curves", "Scores over time", _curves(runs)),
         Section("pictures", "Pictures", _each(runs, _pictures)),
         Section("training", "Training", _training(runs)),
@@ -98,6 +100,20 @@ def _curves(runs: Sequence[RunFacts]) -> list[Block]:
             text="Mean over the test videos at each predicted frame; the bands are 95 % intervals (1.96 "
             "standard deviations / √videos).",
         )
+    ]
+
+
+def _steps(run: RunFacts) -> list[Block]:
+    return [*step_sizes(run), *step_halved(run)]
+
+
+def _splits(runs: Sequence[RunFacts]) -> list[Block]:
+    """Under a heading of its own, of the runs that have scores of another split."""
+    return [
+        block
+        for run in runs
+        if (found := splits(run))
+        for block in (Heading("Splits" if len(runs) == 1 else f"Splits of {run.name}"), *found)
     ]
 
 

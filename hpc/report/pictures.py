@@ -25,6 +25,7 @@ CAPTIONS = {
     "GIF": "The same clips as they play: conditioning frames in green, then predictions in red.",
     "strip": "Frame by frame: conditioning frames in green, truth in grey, predictions in red.",
 }
+REBUILT = " In the rows of the predictions the given frames are those that the model rebuilt, in red too."
 CAPTION_FILES = ("caption.txt", "README.txt", "README.md")
 
 
@@ -59,8 +60,9 @@ def of_evaluation(run: RunFacts) -> list[Block]:
             Paragraph(f"No pictures of a test. {run.no_scores}.", "missing"),
             Commands([evaluate_command(run, run.folder.path)]),
         ]
+    more = REBUILT if evaluation.scores.protocol.get("given") else ""
     samples = [
-        (CAPTIONS.get(what, what), evaluation.folder / name)
+        (f"{CAPTIONS[what]}{more}" if what in CAPTIONS else what, evaluation.folder / name)
         for what, name in evaluation.scores.files.items()
         if Path(name).suffix in PICTURES and "curve" not in what
     ]

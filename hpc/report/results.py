@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hpc.evaluation.scores import STEP_HALVED
 from hpc.evaluation.time_steps import TimeStep, is_at_a_step, time_steps
 from hpc.report import numbers
 from hpc.report.blocks import Block, Bullets, Card, Cards, Cell, Commands, Heading, Paragraph, Row, Table
@@ -42,7 +43,7 @@ def headline(run: RunFacts) -> list[Block]:
 
 def _card(run: RunFacts, evaluation: Evaluation, name: str) -> Card:
     known = numbers.metric(name)
-    value = _main(evaluation, name)
+    value = main_number(evaluation, name)
     below = [] if value.missing else [_of_what(evaluation, name)]
     theirs = [r for r in _paper_rows(run.experiment) if r.metric == name and r.method == "Ours"]
     if theirs:
@@ -81,7 +82,7 @@ def overview(runs: Sequence[RunFacts]) -> Table:
             if run.evaluation is None:
                 cells.append(_no_number(run))
             else:
-                cells.append(Cell((cell := _main(run.evaluation, name)).text, missing=cell.missing))
+                cells.append(Cell((cell := main_number(run.evaluation, name)).text, missing=cell.missing))
         rows.append(Row(cells))
     names = ["run", "experiment", "steps", *(numbers.metric(name).head for name in HEADLINE)]
     notes = ["PSNR, SSIM and LPIPS: best of the samples of each test video. FVD: one sample per video."]
@@ -93,9 +94,14 @@ def _no_number(run: RunFacts) -> Cell:
     return Cell("cannot be read" if run.is_unreadable else "not computed", missing=True)
 
 
-def _main(evaluation: Evaluation, name: str) -> Cell:
+def main_number(evaluation: Evaluation, name: str) -> Cell:
     """The number that stands for a metric."""
-    return _ours(evaluation, "single" if name == "fvd" else "best", name)[0]
+    return cell_of(evaluation, "single" if name == "fvd" else "best", name)
+
+
+def cell_of(evaluation: Evaluation, method: str, name: str) -> Cell:
+    """A method's metric, or that there is none."""
+    return _ours(evaluation, method, name)[0]
 
 
 def results(runs: Sequence[RunFacts]) -> list[Block]:
@@ -158,7 +164,7 @@ def _rows_of(run: RunFacts, metrics: Sequence[str]) -> list[Row]:
     if evaluation is None:
         missing = [_no_number(run) for _ in metrics]
         return [*rows, Row([Cell(run.no_scores_word, missing=True), Cell("–"), *missing])]
-    methods = list(dict.fromkeys(line.method for line in evaluation.scores.table))
+    methods = dict.fromkeys(line.method for line in evaluation.scores.table if line.method != STEP_HALVED)
     for method in methods:
         cells, videos = [], 0
         for name in metrics:
@@ -307,7 +313,7 @@ def _step_row(step: TimeStep, own: int | None, metrics: Sequence[str]) -> Row:
     name = Cell(_step_name(step, own), f"not to be compared: {step.differs}" if step.differs else "")
     size = Cell(f"{step.scores.protocol.get('num_clips', '?')} x {found.samples}")
     trained = f"{step.trained:,}" if isinstance(step.trained, int) else str(step.trained)
-    return Row([name, size, Cell(trained), *(_main(found, metric) for metric in metrics)])
+    return Row([name, size, Cell(trained), *(main_number(found, metric) for metric in metrics)])
 
 
 def _not_alike(run: RunFacts, steps: Sequence[TimeStep]) -> list[Block]:

@@ -10,10 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpc.evaluation.scores import RECONSTRUCTION, STEP_HALVED
 from hpc.report import numbers
 from hpc.report.facts import Evaluation, RunFacts
 
 MAX_NAME = 32
+OF_A_MODEL = (*numbers.MODEL_METHODS, RECONSTRUCTION)
+OF_SEVERAL = ("best", RECONSTRUCTION)
+"""What is drawn of each of several runs: more would be a thicket."""
 
 if TYPE_CHECKING:
     from odevid.pictures.curves import Curve
@@ -22,7 +26,9 @@ if TYPE_CHECKING:
 def curve_pngs(runs: Sequence[RunFacts]) -> dict[str, bytes]:
     """Metric -> picture, for every metric that an evaluation has curves of."""
     scored = [(run, run.evaluation) for run in runs if run.evaluation]
-    names = {curve.metric for _, evaluation in scored for curve in evaluation.scores.curves}
+    names = {
+        curve.metric for _, evaluation in scored for curve in evaluation.scores.curves if curve.method != STEP_HALVED
+    }
     return {name: _png(name, scored) for name in numbers.in_order(names)}
 
 
@@ -38,21 +44,21 @@ def _png(name: str, scored: Sequence[tuple[RunFacts, Evaluation]]) -> bytes:
 
 
 def _model_curves(run: RunFacts, evaluation: Evaluation, name: str, several: bool) -> list[Curve]:
-    """Of several runs only the best samples, or the picture would be a thicket."""
+    """What the run's model predicts, and how it shows the given frames, if that was scored."""
     found = _curves(evaluation, name)
-    methods = ("best",) if several and "best" in found else numbers.MODEL_METHODS
+    methods = OF_SEVERAL if several and "best" in found else OF_A_MODEL
     return [
-        _as_curve(
-            evaluation,
-            name,
-            method,
-            f"{_short(run.name)} (best of {evaluation.samples})"
-            if several
-            else numbers.method_label(method, evaluation.samples),
-        )
+        _as_curve(evaluation, name, method, _label(run, evaluation, method, several))
         for method in methods
         if method in found
     ]
+
+
+def _label(run: RunFacts, evaluation: Evaluation, method: str, several: bool) -> str:
+    if not several:
+        return numbers.method_label(method, evaluation.samples)
+    what = "given frames" if method == RECONSTRUCTION else f"best of {evaluation.samples}"
+    return f"{_short(run.name)} ({what})"
 
 
 def _short(name: str) -> str:
@@ -65,7 +71,7 @@ def _baselines(scored: Sequence[tuple[RunFacts, Evaluation]], name: str) -> list
     curves, seen = [], set()
     for run, evaluation in scored:
         for method, means in _curves(evaluation, name).items():
-            if method in numbers.MODEL_METHODS or (method, means) in seen:
+            if method in OF_A_MODEL or (method, means) in seen:
                 continue
             seen.add((method, means))
             again = sum(other == method for other, _ in seen) > 1
@@ -75,7 +81,9 @@ def _baselines(scored: Sequence[tuple[RunFacts, Evaluation]], name: str) -> list
 
 
 def _curves(evaluation: Evaluation, name: str) -> Mapping[str, tuple[float, ...]]:
-    return {curve.method: tuple(curve.mean) for curve in evaluation.scores.curves if curve.metric == name}
+    """Method -> its values; a change is none of the metric's."""
+    curves = [curve for curve in evaluation.scores.curves if curve.metric == name and curve.method != STEP_HALVED]
+    return {curve.method: tuple(curve.mean) for curve in curves}
 
 
 def _as_curve(evaluation: Evaluation, name: str, method: str, label: str) -> Curve:

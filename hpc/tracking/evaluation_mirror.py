@@ -6,8 +6,8 @@ In:  a run folder and what `evaluate` wrote. Out: summary entries of the W&B run
 row of its history: W&B's own step is the journal's line number, and an evaluation has no line there.
 
 The names are those of the validations: test/psnr (best of N), test/psnr_ci95, test/psnr_single, test/psnr_repeat_last,
-test/fvd; at another time step test-substeps-4/psnr. As during training, W&B is another process: whatever it does, the
-evaluation is not held up for long, and a failure is a warning.
+test/fvd; at another time step test-substeps-4/psnr; of another split split-train/psnr. As during training, W&B is
+another process: whatever it does, the evaluation is not held up for long, and a failure is a warning.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ import numpy as np
 
 from hpc import config as configs
 from hpc.config import Config
-from hpc.evaluation.scores import CURVES, Scores
+from hpc.evaluation.scores import CURVES, SPLIT, Scores, scalar_name
+from hpc.evaluation.time_steps import is_at_a_step
 from hpc.run_folder import RunFolder
 from hpc.tracking import strict_json
 from hpc.tracking.mirror import command_and_environ, spec_of
@@ -42,7 +43,8 @@ def mirror_evaluation(folder: RunFolder, config: Config, scores: Scores, where: 
     """Put an evaluation into the run's W&B run, as log.wandb says; every failure is a warning on stderr.
 
     Args:
-        where: folder of the scores and their pictures: RUN/evaluation, or RUN/evaluation/substeps-N.
+        where: folder of the scores and their pictures: RUN/evaluation, RUN/evaluation/substeps-N, or
+            RUN/evaluation/split-NAME, or substeps-N in that.
     """
     if config.log.wandb == "disabled":
         return
@@ -66,7 +68,9 @@ def findings_of(scores: Scores, where: Path) -> Findings:
     Raises:
         UNREADABLE: curves.npz is missing or damaged.
     """
-    section = "test" if where.name == "evaluation" else f"test-{where.name}"
+    split = scores.protocol.get("split", "test")
+    section = split if split == "test" else f"{SPLIT}{split}"
+    section += f"-{where.name}" if is_at_a_step(where) else ""
     values = {f"{section}/{name}": value for name, value in _values(scores).items()}
     tables = {f"{section}/scores": _score_table(scores), f"{section}/videos": _video_table(where / CURVES)}
     pictures = {
@@ -80,7 +84,7 @@ def findings_of(scores: Scores, where: Path) -> Findings:
 def _values(scores: Scores) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for line in scores.table:
-        name = line.metric if line.method == "best" else f"{line.metric}_{line.method}"
+        name = scalar_name(line.method, line.metric)
         found[name] = line.mean
         if line.method == "best":
             found |= {f"{name}_ci95": line.half_width, f"{name}_ci95_frames": line.half_width_of_frames}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpc.evaluation.scores import evaluations_in, read_scores
+from hpc.evaluation.scores import evaluations_in, read_scores, splits_in
 from hpc.tracking.evaluation_mirror import UNREADABLE, findings_of
 from hpc.tracking.journal import CURRENT, JournalError, Record, read_records, surviving
 from hpc.tracking.wandb_mirror import MirrorSpec, choose_mode, new_id, open_run, write_findings, write_record
@@ -74,7 +74,8 @@ def rebuild(run_dir: Path, project: str = "", mode: str = "auto") -> Rebuilt:
 def _write_evaluations(run: Any, run_dir: Path) -> tuple[int, list[str]]:
     """How many are in the summary now, and why others are not."""
     unreadable = []
-    folders = evaluations_in(run_dir / "evaluation")
+    evaluation = run_dir / "evaluation"
+    folders = [where for split in (evaluation, *splits_in(evaluation).values()) for where in evaluations_in(split)]
     for where in folders:
         try:
             write_findings(run, findings_of(read_scores(where), where))

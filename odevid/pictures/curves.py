@@ -55,7 +55,8 @@ def save_curves_csv(path: Path, curves: Sequence[Curve]) -> None:
 def save_curves_png(path: Path, curves: Sequence[Curve], metric: str, title: str = "") -> None:
     """Plot the curves with their intervals as bands.
 
-    Frames before the earliest curve, those that the model is given, are shaded green. A mean that is not finite (the
+    Frames before the earliest prediction, those that the model is given, are shaded green; a curve from frame 1 on,
+    beside others that begin later, is of these given frames and predicts nothing. A mean that is not finite (the
     PSNR of exact matches) leaves a gap.
 
     Args:
@@ -91,7 +92,8 @@ def save_curves_png(path: Path, curves: Sequence[Curve], metric: str, title: str
 
 def _decorate(axes: Axes, curves: Sequence[Curve], metric: str, title: str) -> None:
     """Labels, light grid, legend, and the shaded frames that were given."""
-    first, last = min(curve.first_frame for curve in curves), max(curve.frames[-1] for curve in curves)
+    first = min((curve.first_frame for curve in curves if curve.first_frame > 1), default=1)
+    last = max(curve.frames[-1] for curve in curves)
     if first > 1:
         axes.axvspan(0.5, first - 0.5, color=_unit(style.GIVEN), alpha=0.12, linewidth=0)
         axes.text(

@@ -48,7 +48,9 @@ class _Layout:
         )
 
 
-def video_grid(context: Frames, truth: Frames, predictions: Mapping[str, Frames], scale: int = 2) -> np.ndarray:
+def video_grid(
+    context: Frames, truth: Frames, predictions: Mapping[str, Frames], scale: int = 2, rebuilt: Frames | None = None
+) -> np.ndarray:
     """Pictures of a grid of videos, truth on top, conditioning frames first.
 
     While the conditioning frames play, every frame has a green border and the header says "given"; after that
@@ -59,6 +61,8 @@ def video_grid(context: Frames, truth: Frames, predictions: Mapping[str, Frames]
         truth: BTCHW true future.
         predictions: name of row (such as "best", "worst", "random") -> BTCHW predicted future.
         scale: enlargement, whole number.
+        rebuilt: BTCHW conditioning frames as the model shows them: they play, with a red border, in the rows of the
+            predictions instead of the conditioning frames.
 
     Returns:
         uint8 (T, X, Y, 3), T = conditioning + future frames.
@@ -66,10 +70,14 @@ def video_grid(context: Frames, truth: Frames, predictions: Mapping[str, Frames]
     Raises:
         ValueError: shapes that do not fit.
     """
-    style.check_predictions(context, truth, predictions)
+    style.check_predictions(context, truth, predictions, rebuilt)
     given = style.to_rgb(context, scale)
+    begins = given if rebuilt is None else style.to_rgb(rebuilt, scale)
     futures = {"truth": truth, **predictions}
-    videos = [np.concatenate((given, style.to_rgb(future, scale)), axis=1) for future in futures.values()]
+    videos = [
+        np.concatenate((begins if row else given, style.to_rgb(future, scale)), axis=1)
+        for row, future in enumerate(futures.values())
+    ]
     gutter = MARGIN + max(style.text_width(name, LETTERS) for name in futures) + 8
     layout = _Layout(given.shape[2], given.shape[3], gutter, len(futures), given.shape[0])
     background = _background(layout, list(futures))
@@ -80,7 +88,8 @@ def video_grid(context: Frames, truth: Frames, predictions: Mapping[str, Frames]
         words = "given" if moment.is_given else "predicted", f"{t + 1} / {num_frames}"
         picture = np.array(with_header(background, (gutter, layout.width - MARGIN), words, moment))
         for row, video in enumerate(videos):
-            colour = style.GIVEN if moment.is_given else style.TRUTH if row == 0 else style.PREDICTED
+            is_given = moment.is_given and (row == 0 or rebuilt is None)
+            colour = style.GIVEN if is_given else style.TRUTH if row == 0 else style.PREDICTED
             for column in range(layout.num_columns):
                 put_frame(picture, layout.corner(row, column), video[column, t], colour)
         pictures.append(picture)

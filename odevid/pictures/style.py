@@ -68,8 +68,10 @@ def to_rgb(frames_BTCHW: Frames, scale: int = 1) -> np.ndarray:
     return np.broadcast_to(frames, (*frames.shape[:-1], 3))
 
 
-def check_predictions(context: Frames, truth: Frames, predictions: Mapping[str, Frames]) -> None:
-    """Refuse futures (BTCHW) that do not fit together or to their conditioning frames.
+def check_predictions(
+    context: Frames, truth: Frames, predictions: Mapping[str, Frames], rebuilt: Frames | None = None
+) -> None:
+    """Refuse futures (BTCHW) that do not fit together or to their conditioning frames, and other rebuilt ones.
 
     Raises ValueError naming the row and both shapes.
     """
@@ -77,6 +79,8 @@ def check_predictions(context: Frames, truth: Frames, predictions: Mapping[str, 
         raise ValueError(
             f"context has shape {tuple(context.shape)}, truth {tuple(truth.shape)}; expected equal BTCHW except for T"
         )
+    if rebuilt is not None and tuple(rebuilt.shape) != tuple(context.shape):
+        raise ValueError(f"rebuilt has shape {tuple(rebuilt.shape)}, context {tuple(context.shape)}; expected the same")
     for name, frames in predictions.items():
         if tuple(frames.shape) != tuple(truth.shape):
             raise ValueError(

@@ -19,7 +19,7 @@ from PIL import Image
 from hpc import cli
 from hpc import config as configs
 from hpc.config import ConfigError
-from hpc.evaluation.scores import Cost
+from hpc.evaluation.scores import Cost, CurveScores, Score
 from hpc.report.command import main
 from hpc.report.commands import reproduce, train_words
 from hpc.report.costs import costs, hour_unit, rank_hours
@@ -525,3 +525,57 @@ def test_neither_deepspeed_nor_without_scores_torch_is_imported(tmp_path):
 def test_a_folder_of_scores_with_a_strange_name_does_not_stop_the_report(run):
     add_evaluation(run, name="substeps-many")
     assert "is a folder substeps-N whose N is no number; its scores are passed over" in report(run).words
+
+
+# -- the given frames, the step halved, other splits -------------------------------------------------------------------
+
+
+def more_scores():
+    """With the given frames rebuilt and the step halved."""
+    plain = scores_of()
+    table = [
+        *plain.table,
+        Score("reconstruction", "psnr", "dB", 33.5, 0.5, 0.75, 8, 1),
+        Score("step_halved", "psnr", "dB", -0.0126, 0.0026, 0.005, 8, 1),
+    ]
+    curves = [
+        *plain.curves,
+        CurveScores("reconstruction", "psnr", 1, [34.0] * 10, [0.5] * 10),
+        CurveScores("step_halved", "psnr", 11, [-0.01, -0.0125, -0.015], [0.0025] * 3),
+    ]
+    return scores_of(table=table, curves=curves, protocol={**plain.protocol, "given": True, "halved": 4})
+
+
+def test_the_given_frames_are_a_row_and_a_curve_and_the_step_halved_is_a_sentence(run):
+    add_evaluation(run, more_scores())
+    page = report(run)
+    assert page.cell("results", "given frames, reconstructed", "PSNR (dB) ↑").startswith("33.50 ± 0.50")
+    assert not [row for row in page.tables["results"] if "halved" in " ".join(row)]
+    change = "(4 steps per frame instead of 2) the PSNR of the first sample of 8 videos changes by −0.013 ± 0.003 dB"
+    assert change in " ".join(page.words.split())
+    assert "Ott et al. 2020, Queiruga et al. 2020" in page.words
+    assert "those that the model rebuilt" in page.words
+    facts = gather_run(run)
+    for several, labels in (
+        (False, ["best of 100 samples", "one sample (mean over 100)", "given frames, reconstructed"]),
+        (True, ["kth/first (best of 100)", "kth/first (given frames)"]),
+    ):
+        curves = _model_curves(facts, facts.evaluation, "psnr", several)
+        assert [curve.label for curve in curves] == labels
+        assert curves[-1].frames == list(range(1, 11))
+    assert [curve.label for curve in _baselines([(facts, facts.evaluation)], "psnr")] == ["last frame repeated"]
+
+
+def test_splits_stand_side_by_side_where_there_is_more_than_one(run):
+    assert "splits" not in report(run).tables
+    plain = scores_of()
+    add_evaluation(run, scores_of(psnr=35.0, protocol={**plain.protocol, "split": "train"}), "split-train")
+    add_evaluation(run, name="split-valid")
+    (run.evaluation / "split-valid" / "scores.json").write_text("{")
+    page = report(run)
+    assert [row[0].strip() for row in page.tables["splits"][1:]] == ["train", "test"]
+    assert page.cell("splits", "train", "PSNR (dB) ↑").startswith("35.00 ± 0.25")
+    assert page.cell("splits", "test", "PSNR (dB) ↑").startswith("27.1")
+    assert page.cell("splits", "train", "videos x samples") == "8 x 100"
+    assert "split-valid/scores.json cannot be read" in page.words
+    assert page.cell("results", "best of 100 samples", "PSNR (dB) ↑").startswith("27.1"), "of the test"

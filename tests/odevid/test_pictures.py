@@ -46,6 +46,23 @@ class TestGrid:
         for t, picture in enumerate(pictures):
             assert border_colours(picture) == ([style.GIVEN] * 2 if t < GIVEN else [style.TRUTH, style.PREDICTED])
 
+    def test_rebuilt_frames_play_with_a_red_border_where_the_given_ones_would(self):
+        context, truth, prediction = videos()
+        rebuilt = 1 - context
+        pictures = video_grid(context, truth, {"best": prediction}, scale=2, rebuilt=rebuilt)
+        plain = make_grid()
+        side = 2 * SIZE + 2 * grid.BORDER
+        below = grid.HEADER + side + grid.GAP
+        left = pictures.shape[2] - grid.MARGIN - grid.BORDER - 2 * SIZE
+        for t in range(GIVEN):
+            assert border_colours(pictures[t]) == [style.GIVEN, style.PREDICTED]
+            shown = pictures[t, below + grid.BORDER : below + grid.BORDER + 2 * SIZE : 2, left : left + 2 * SIZE : 2, 0]
+            assert np.array_equal(shown, (rebuilt[-1, t, 0] * 255).round().byte().numpy())
+            assert np.array_equal(pictures[t, :below], plain[t, :below]), "the truth is as it was"
+        assert np.array_equal(pictures[GIVEN:], plain[GIVEN:])
+        with pytest.raises(ValueError, match="rebuilt has shape"):
+            video_grid(context, truth, {}, rebuilt=truth)
+
     @pytest.mark.parametrize("channels", [1, 3])
     def test_frames_are_enlarged_exactly(self, channels):
         prediction = videos(channels)[2]
@@ -146,6 +163,22 @@ class TestStrip:
         inside = top + side + sheet.GAP + sheet.BORDER, columns[-1] + sheet.BORDER
         assert picture[inside].tolist() == [round(prediction[0, -1, 0, 0, 0].item() * 255)] * 3
 
+    def test_rebuilt_frames_stand_in_the_rows_of_the_predictions(self):
+        context, truth, prediction = videos()
+        plain = strip.strip(context, truth, {"best": prediction})
+        picture = strip.strip(context, truth, {"best": prediction}, rebuilt=1 - context)
+        side = SIZE + 2 * sheet.BORDER
+        left = picture.shape[1] - sheet.MARGIN - (GIVEN + FUTURE) * (side + sheet.GAP) + sheet.GAP
+        below = sheet.MARGIN + 2 * sheet.LINE + side + sheet.GAP
+        for t in range(GIVEN):
+            column = left + t * (side + sheet.GAP)
+            assert tuple(picture[below, column].tolist()) == style.PREDICTED
+            shown = picture[below + sheet.BORDER :, column + sheet.BORDER :, 0][:SIZE, :SIZE]
+            assert np.array_equal(shown, ((1 - context)[0, t, 0] * 255).round().byte().numpy())
+        ahead = left + GIVEN * (side + sheet.GAP)
+        assert np.array_equal(picture[:below], plain[:below])
+        assert np.array_equal(picture[:, ahead:], plain[:, ahead:])
+
     def test_long_videos_are_thinned_out(self):
         context, truth, prediction = videos()
         full = strip.strip(context, truth, {"best": prediction})
@@ -178,6 +211,18 @@ class TestCurves:
             colours = np.unique(np.array(image.convert("RGB")).reshape(-1, 3), axis=0).tolist()
         assert [214, 48, 49] in colours  # first curve
         assert [31, 95, 191] in colours  # second curve, in the legend at least
+
+    def test_given_frames_are_shaded_also_under_a_curve_of_them(self, tmp_path):
+        ahead, given = Curve.of("ours", np.full((2, 4), 0.5), 3), Curve.of("rebuilt", np.full((2, 2), 0.5), 1)
+        shaded = {}
+        for name, curves in {"ahead": [ahead], "both": [ahead, given], "given": [given]}.items():
+            save_curves_png(tmp_path / f"{name}.png", curves, "PSNR (dB)")
+            with Image.open(tmp_path / f"{name}.png") as image:
+                red, green, blue = np.moveaxis(np.array(image.convert("RGB")).astype(int), -1, 0)
+            shaded[name] = ((green > red + 8) & (green > blue + 8)).mean()
+        assert shaded["ahead"] > 0.1
+        assert abs(shaded["both"] - shaded["ahead"]) < 0.1
+        assert shaded["given"] < 0.01, "nothing is predicted, so nothing is shaded"
 
     def test_nothing_to_plot_is_refused(self, tmp_path):
         with pytest.raises(ValueError, match="no curve"):
