@@ -335,7 +335,7 @@ def test_rows_that_died_with_wandbs_service_are_made_up_for_by_the_next_attempt(
 # -- evaluations -------------------------------------------------------------------------------------------------
 
 
-def an_evaluation(run_dir: Path, name: str = "") -> tuple[Scores, Path]:
+def an_evaluation(run_dir: Path, name: str = "", split: str = "test") -> tuple[Scores, Path]:
     """Scores of three videos with two predicted frames, a GIF and a strip."""
     where = run_dir / "evaluation" / name
     where.mkdir(parents=True)
@@ -344,7 +344,7 @@ def an_evaluation(run_dir: Path, name: str = "") -> tuple[Scores, Path]:
     psnr = np.array([[20.0, 22.0], [30.0, 32.0], [np.inf, 40.0]], np.float32)
     scores = Scores(
         about={"step": 40},
-        protocol={"num_clips": 3, "num_frames": 7, "samples": 4, "substeps": None},
+        protocol={"num_clips": 3, "num_frames": 7, "samples": 4, "substeps": None, "split": split},
         table=[
             Score("best", "psnr", "dB", math.inf, None, 1.5, 3, 4),
             Score("single", "ssim", "", 0.5, 0.125, 0.25, 3, 4),
@@ -430,15 +430,17 @@ def test_sync_rebuilds_the_evaluations_too_and_says_which_it_cannot_read(run_dir
     _, where = an_evaluation(run_dir)
     an_evaluation(run_dir, "substeps-4")
     an_evaluation(run_dir, "substeps-5")
+    an_evaluation(run_dir, "split-train", "train")
     (run_dir / "evaluation" / "substeps-5" / "curves.npz").write_bytes(b"torn")
     assert main(["sync", str(run_dir), "--mode", "offline"]) == 0
     said = capfd.readouterr().out
-    assert "2 evaluations in its summary" in said
+    assert "3 evaluations in its summary" in said
     assert "left out: " in said and "substeps-5" in said
     (rebuilt_id,) = re.findall(r"W&B run (\w+)", said)
     found, folder = summary(run_dir, rebuilt_id, "test/psnr")
     check_findings(found, folder, where)
     assert found["test-substeps-4/fvd"] == 250.5
+    assert found["split-train/fvd"] == 250.5
 
 
 def test_an_evaluation_that_wandb_does_not_take_is_a_warning(run_dir, capfd):
