@@ -5,7 +5,15 @@ import sys
 
 import pytest
 
-from odevid.config import PUBLISHED_SRVP, SRVPConfig, published_srvp
+from odevid.config import (
+    MODELS,
+    PUBLISHED_SRVP,
+    EncODEConfig,
+    RNNODEConfig,
+    SRVPConfig,
+    model_config,
+    published_srvp,
+)
 
 
 def test_import_of_odevid_and_its_configs_leaves_torch_alone():
@@ -61,3 +69,73 @@ def test_published_settings_are_those_of_the_paper():
 def test_an_unknown_published_setting_lists_the_known_ones():
     with pytest.raises(ValueError, match="smmnist, mmnist, kth, human, bair"):
         published_srvp("kitti")
+
+
+@pytest.mark.parametrize("kind", [EncODEConfig, RNNODEConfig])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "resnet"}, "model.architecture is 'resnet'; choose one of dcgan, vgg"),
+        ({"activation": "relu"}, "model.activation is 'relu'; choose one of tanh, elu, softplus"),
+        ({"order": 3}, "model.order is 3; choose one of 1, 2"),
+        ({"method": "rk45"}, "model.method is 'rk45'; choose one of euler, midpoint, heun, rk4, rk4_38, dopri5"),
+        ({"gradient": "none"}, "model.gradient is 'none'; choose one of direct, checkpoint, adjoint"),
+        ({"start": "middle"}, "model.start is 'middle'; choose one of first, last"),
+        ({"name": "srvp"}, "model.name is 'srvp'; choose one of (enode|rnnode)$"),
+        ({"nlatent": 0}, "model.nlatent is 0; it must be at least 1"),
+        ({"nlayers_field": 0}, "model.nlayers_field is 0"),
+        ({"substeps": 0}, "model.substeps is 0"),
+        ({"nt_cond": 0}, "model.nt_cond is 0"),
+        ({"augment": -1}, "model.augment is -1; it must not be negative"),
+        ({"frame_time": 0.0}, "model.frame_time is 0.0; it must be positive"),
+        ({"rtol": float("nan")}, "model.rtol is nan; it must be positive"),
+        ({"method": "dopri5", "substeps": 2}, "model.substeps is 2, but dopri5 .* set model.substeps=1 and model.rtol"),
+        ({"method": "bosh3", "gradient": "checkpoint"}, "bosh3 has no fixed steps .* set model.gradient=adjoint"),
+        ({"gradient": "adjoint"}, "torchdiffeq.* has no classical rk4; set model.method=rk4_38"),
+        ({"method": "dopri5", "compiled": True}, "model.compiled is true with model.method=dopri5.*only fixed steps"),
+        ({"gradient": "checkpoint", "compiled": True}, "with model.gradient=direct are compiled"),
+    ],
+)
+def test_what_a_neural_ode_model_cannot_be_is_refused_with_what_to_set(kind, changes, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**changes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        (EncODEConfig, {"latent_weight": -1.0}, "model.latent_weight is -1.0; it must not be negative"),
+        (RNNODEConfig, {"objective": "forecast"}, "choose one of reconstruct, predict, both"),
+        (RNNODEConfig, {"obs_scale": 0.0}, "model.obs_scale is 0.0; it must be positive"),
+        (RNNODEConfig, {"beta": -0.5}, "model.beta is -0.5"),
+        (RNNODEConfig, {"nh_rnn": 0}, "model.nh_rnn is 0"),
+        (RNNODEConfig, {"ncontent": -1}, "model.ncontent is -1"),
+        (RNNODEConfig, {"nt_target": -1}, "model.nt_target is -1"),
+        (RNNODEConfig, {"nt_obs": 5, "nt_cond": 4}, "model.nt_cond = 4 conditioning frames; give nt_obs <= nt_cond"),
+        (RNNODEConfig, {"content_in_field": True}, "model.ncontent is 0: there is no content; set it"),
+    ],
+)
+def test_what_one_neural_ode_model_cannot_be_is_refused_too(kind, changes, message):
+    with pytest.raises(ValueError, match=message):
+        kind(**changes)
+
+
+def test_the_sizes_of_the_neural_ode_models_and_of_what_they_take():
+    assert EncODEConfig(nlatent=4, order=2, augment=3).state_size == 11
+    assert [EncODEConfig(nt_cond=count).min_clip for count in (1, 2, 5)] == [2, 2, 5]
+    clips = {
+        objective: (config.min_clip, config.max_clip)
+        for objective in ("reconstruct", "predict", "both")
+        for config in [RNNODEConfig(nt_cond=4, objective=objective)]
+    }
+    assert clips == {"reconstruct": (4, 4), "predict": (5, None), "both": (5, None)}
+    assert (EncODEConfig(substeps=3).own_substeps, EncODEConfig(method="dopri5").own_substeps) == (3, None)
+    assert (EncODEConfig().stochastic, RNNODEConfig().stochastic) == (False, True)
+
+
+def test_a_model_is_made_from_its_settings_and_what_does_not_fit_is_named():
+    assert {name: type(model_config({"name": name})) for name in MODELS} == dict(MODELS)
+    with pytest.raises(ValueError, match="no model is named 'ode'; known: srvp, enode, rnnode"):
+        model_config({"name": "ode"})
+    with pytest.raises(ValueError, match=r"these settings do not fit EncODEConfig: .*'nh_rnn'"):
+        model_config({"name": "enode", "nh_rnn": 4})

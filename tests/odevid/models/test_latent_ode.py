@@ -5,6 +5,7 @@ import pickle
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from odevid.config import EncODEConfig, RNNODEConfig
 from odevid.model import Latent, LatentModel
@@ -57,6 +58,34 @@ def test_nothing_of_a_step_is_kept_that_holds_its_graph(name):
     model.loss({"video": video(2, 4, 1)}, noise(model, 2, 4))
     kept = [value for value in vars(model._last).values() if isinstance(value, torch.Tensor)]
     assert kept and all(tensor.grad_fn is None and tensor.numel() < 100 for tensor in kept)
+
+
+class _HostWaits(TorchDispatchMode):
+    """Counts what a GPU would make the host wait for: numbers read back, tensors made from python numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name in ("_local_scalar_dense", "lift_fresh", "nonzero", "is_nonzero", "equal"):
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@BOTH
+@pytest.mark.parametrize("gradient", ["direct", "checkpoint"])
+def test_a_step_with_fixed_steps_never_makes_the_host_wait(name, gradient):
+    own = {"ncontent": 2, "content_in_field": True, "nt_obs": 2, "nt_target": 2} if name == "rnnode" else {}
+    model = BUILD[name](gradient=gradient, **RICH, **own)
+    clips, drawn = video(2, 4, 1), noise(model, 2, 4)
+    with _HostWaits() as waits:
+        model.loss({"video": clips}, drawn)["loss"].backward()
+    assert waits.found == []
+    with _HostWaits() as waits:
+        assert model.trouble is None
+    assert waits.found  # which only waits when asked
 
 
 @BOTH
