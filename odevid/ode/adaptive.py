@@ -3,9 +3,10 @@
 In: a field module f(t, y), the state at the start, times. Out: the states there, how often the field was evaluated, and
 in words what went wrong, if something did. Closed here: the first step is given (else gradients flow through a
 heuristic that guesses it); the error of a step is the largest of any sample, not the mean over the batch, so that one
-fast sample is not solved badly among slow ones; times need be neither sorted nor distinct nor after the start; the
-adjoint knows all parameters of the field; what torchdiffeq asserts deep inside, forward or backward, becomes states or
-gradients that are not a number, connected to everything that a gradient should reach, and a reason.
+fast sample is not solved badly among slow ones; steps end at the times asked for where the method's interpolation is
+bad; times need be neither sorted nor distinct nor after the start; the adjoint knows all parameters of the field; what
+torchdiffeq asserts deep inside, forward or backward, becomes states or gradients that are not a number, connected to
+everything that a gradient should reach, and a reason.
 
 Axes: B states, T times, D size of a state.
 """
@@ -26,6 +27,10 @@ from odevid.ode.fixed import NODE_TOLERANCE
 
 TORCHDIFFEQ_NAMES = {"rk4_38": "rk4", "heun": "heun2"}
 """Our name -> torchdiffeq's, where they differ."""
+
+INTERPOLATES = ("dopri5", "adaptive_heun")
+"""Methods whose states between two steps are as good as the steps. torchdiffeq interpolates with the others too, where
+the error is 100 times the tolerance and more (tests/odevid/ode/test_adaptive.py): their steps are made to end there."""
 
 
 class _GaveUp(Exception):
@@ -118,6 +123,8 @@ def _integrate(field: _Counted, initial_BD: Tensor, grid: Tensor, request: Reque
         options = {"grid_constructor": _grid_of_steps(request.step)}
     else:
         options["first_step"] = request.step
+        if request.method not in INTERPOLATES:
+            options["step_t"] = grid
     if not request.adjoint:
         solved: Tensor = torchdiffeq.odeint(
             field, initial_BD, grid, rtol=request.rtol, atol=request.atol, method=_name(request), options=options
@@ -131,12 +138,15 @@ def _integrate(field: _Counted, initial_BD: Tensor, grid: Tensor, request: Reque
 
 
 def _grid_of_steps(step: float) -> Callable[[Any, Tensor, Tensor], Tensor]:
-    """What torchdiffeq asks for its grid: between two times, the fewest equal steps that are no longer than `step`."""
+    """What torchdiffeq asks for its grid: between two times, the fewest equal steps that are no longer than `step`.
+
+    The times descend where a solve goes backwards, as the adjoint's does.
+    """
 
     def grid(_field: Any, _state: Tensor, times: Tensor) -> Tensor:
         nodes = [times[:1]]
         for begin, end in itertools.pairwise(times.tolist()):
-            steps = max(1, math.ceil((end - begin) / step - NODE_TOLERANCE))
+            steps = max(1, math.ceil(abs(end - begin) / step - NODE_TOLERANCE))
             nodes.append(torch.linspace(begin, end, steps + 1, dtype=times.dtype, device=times.device)[1:])
         return torch.cat(nodes)
 
