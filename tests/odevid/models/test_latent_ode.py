@@ -358,6 +358,20 @@ def test_too_many_steps_are_a_failure_in_words_with_a_gradient_for_every_weight(
     assert all(p.grad.isnan().any() for p in model.field.parameters())
 
 
+def test_a_backward_solve_that_gives_up_is_told_after_the_backward_pass():
+    most = 0
+    while True:  # as many steps as the forward solve takes, which the backward one needs and more
+        most += 1
+        model = rnnode(method="dopri5", gradient="adjoint", max_steps=most)
+        terms = model.loss({"video": video(2, 4, 1)}, noise(model, 2, 4))
+        if model.trouble is None:
+            break
+    terms["loss"].backward()
+    assert terms["loss"].isfinite()
+    assert model.trouble.startswith(f"backwards in time, for the gradient, dopri5 gave up after max_steps = {most}")
+    assert [key for key, p in model.named_parameters() if p.grad is None] == []
+
+
 @BOTH
 @pytest.mark.parametrize("method", ["rk4", "dopri5"])
 def test_a_prediction_of_such_a_field_warns_and_is_no_number(name, method, context):
