@@ -268,8 +268,9 @@ def test_chunks_hold_the_same_numbers(name, chunk, context):
     torch.testing.assert_close(next(rest), whole[3:], rtol=0, atol=1e-12)
 
 
-def test_a_generator_per_clip_makes_a_clip_independent_of_its_batch_mates_and_samples_differ(context):
-    model = rnnode()
+@pytest.mark.parametrize("told", [{}, {"ncontent": 2, "content_in_field": True}], ids=["plain", "content"])
+def test_a_generator_per_clip_makes_a_clip_independent_of_its_batch_mates_and_samples_differ(told, context):
+    model = rnnode(**told)
     together = model.predict(context, 3, n_samples=2, generator=seeds(2))
     alone = model.predict(context[1:], 3, n_samples=2, generator=seeds(2)[1:])
     torch.testing.assert_close(together[:, 1:], alone, rtol=0, atol=1e-12)
