@@ -32,7 +32,7 @@ def parts_of(config: RNNODEConfig, clips: int, device: str) -> dict[str, Part]:
         return torch.rand(*shape, device=device).requires_grad_()
 
     return {
-        "encoder": (lambda x: model.encoder(x)[0], drawn(clips * frames, config.nc, 64, 64)),
+        "encoder": (lambda x: model.encoder(x)[0], drawn(clips * frames, config.nc, 64, 64).detach()),
         "GRU and q(z)": (lambda x: model.q_z(model.rnn(x)[1][0]), drawn(clips, frames, size)),
         "solve": (lambda x: model.solver(model.field, x, times).states_BTD, drawn(clips, size)),
         "decoder": (lambda x: model.decoder(x, model.decoder.share(None, [])), drawn(clips, frames, size)),
