@@ -3,6 +3,7 @@
 In: the fields of a dataclass. Out: what training, evaluation and the command line ask of any model, or a ValueError.
 """
 
+import math
 from collections.abc import Sequence
 
 FRAME_SIZE = 64
@@ -76,11 +77,11 @@ class ModelConfig:
 
     def _at_least(self, minimum: int, *fields: str) -> None:
         for field in fields:
-            if getattr(self, field) < minimum:
+            if not getattr(self, field) >= minimum:
                 must = "must not be negative" if minimum == 0 else f"must be at least {minimum}"
                 raise ValueError(f"model.{field} is {getattr(self, field)}; it {must}")
 
     def _positive(self, *fields: str) -> None:
         for field in fields:
-            if not getattr(self, field) > 0:
+            if not 0 < getattr(self, field) < math.inf:
                 raise ValueError(f"model.{field} is {getattr(self, field)}; it must be positive")
