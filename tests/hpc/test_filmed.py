@@ -67,13 +67,24 @@ def write_moving_square(path: Path, number: int, num_frames: int = 30) -> None:
         container.mux(stream.encode())
 
 
-def test_a_folder_of_videos_becomes_pictures_of_predictions_in_three_commands(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("experiment", "narrow"),
+    [
+        ("srvp_videos", ["model.nhx=8", "model.nh_inf=8", "model.nh_res=8"]),
+        pytest.param(
+            "rnnode_videos", ["model.nlatent=8", "model.nh_rnn=8", "model.nh_field=8"], marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_a_folder_of_videos_becomes_pictures_of_predictions_in_three_commands(
+    tmp_path: Path, experiment: str, narrow: list[str]
+) -> None:
     (tmp_path / "mine").mkdir()
     for number in range(6):
         write_moving_square(tmp_path / "mine" / f"clip {number}.avi", number)
     build("videos", tmp_path / "mine", tmp_path / "data", "--size", "64", "--fps", "10", "--split", "0.6")
-    narrow = ["model.nf=4", "model.nhx=8", "model.nh_inf=8", "model.nh_res=8", "train.global_batch=4", "log.every=1"]
-    losses = train("srvp_videos", tmp_path / "data", tmp_path / "run", 4, *narrow)
+    few = ["model.nf=4", *narrow, "train.global_batch=4", "log.every=1"]
+    losses = train(experiment, tmp_path / "data", tmp_path / "run", 4, *few)
     assert len(losses) == 4
     assert all(np.isfinite(losses))
 
@@ -82,8 +93,9 @@ def test_a_folder_of_videos_becomes_pictures_of_predictions_in_three_commands(tm
 @pytest.mark.timeout(1800)
 def test_the_real_kth_clips_train_for_a_few_hundred_steps(tmp_path: Path) -> None:
     build("kth", shared_data("kth"), tmp_path / "kth")
-    losses = train("srvp_kth", tmp_path / "kth", tmp_path / "run", 300)
-    assert np.mean(losses[-3:]) < np.mean(losses[:3])
+    for experiment in ("srvp_kth", "rnnode_kth"):
+        losses = train(experiment, tmp_path / "kth", tmp_path / experiment, 300)
+        assert np.mean(losses[-3:]) < np.mean(losses[:3])
 
 
 @pytest.mark.slow
