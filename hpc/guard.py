@@ -26,6 +26,7 @@ class Guard:
         self.max_bad_steps = max_bad_steps
         self.spike_factor = spike_factor
         self.bad_steps = 0
+        self.skipped = 0
         self._recent: list[int] = []
         self._inspected = 0
         self._seen = 0
@@ -38,10 +39,19 @@ class Guard:
         reason = self._reason(grad_norm)
         if reason is not None:
             self.bad_steps += 1
+            self.skipped += not math.isfinite(grad_norm)
             self._recent = [step for step in self._recent if step > self._inspected - WINDOW] + [self._inspected]
         if math.isfinite(grad_norm):
             self._learn(min(grad_norm, self._threshold()))  # one spike must not hide those that follow
         return reason
+
+    @property
+    def loss_of_updates(self) -> str | None:
+        """How many updates of the whole run were not applied, in words; None: all were."""
+        if not self.skipped:
+            return None
+        verb = "was" if self.skipped == 1 else "were"
+        return f"{self.skipped:,} of {self._inspected:,} updates {verb} not applied: the gradient was not finite"
 
     def check_budget(self, step: int, reason: str, keys: list[str], trouble: Sequence[str] = ()) -> None:
         """
@@ -63,6 +73,7 @@ class Guard:
     def state(self) -> dict[str, Any]:
         return {
             "bad_steps": self.bad_steps,
+            "skipped": self.skipped,
             "recent": list(self._recent),
             "inspected": self._inspected,
             "seen": self._seen,
@@ -72,6 +83,7 @@ class Guard:
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.bad_steps, self._seen = state["bad_steps"], state["seen"]
+        self.skipped = state.get("skipped", 0)  # not in the states of before it was counted
         self._recent, self._inspected = list(state["recent"]), state["inspected"]
         self._mean, self._deviation = state["mean"], state["deviation"]
 

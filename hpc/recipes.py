@@ -81,6 +81,7 @@ class MaximumLikelihood:
             model, config.optimizer, plan, world, precision=config.train.precision, zero_stage=config.train.zero_stage
         )
         self.engines: Mapping[str, Engine] = {"model": engine}
+        self._passes: list[Callable[[], str | None]] = []
 
     @property
     def predictor(self) -> nn.Module:
@@ -88,20 +89,21 @@ class MaximumLikelihood:
 
     @property
     def trouble(self) -> str | None:
-        """Of the last pass."""
-        model: Any = self.predictor
-        told: str | None = model.trouble
-        return told
+        """Of the first pass of the last step that has any."""
+        return next((told for ask in self._passes if (told := ask())), None)
 
     def step(self, micro_batches: Iterable[MicroBatch], step: int) -> StepResult:
         engine = self.engines["model"]
         noise: Mapping[str, Tensor] | None = None
         found: dict[str, Tensor] = {}
         count, update = 0, None
+        model: Any = self.predictor
+        self._passes = []
         for batch in micro_batches:
             if noise is None:
                 noise = self._draw(batch, step)
             terms = engine(batch.arrays, take_rows(noise, batch.rows, engine.world.device))
+            self._passes.append(model.ask_later())
             engine.backward(terms["loss"])
             update = engine.step()
             count += 1

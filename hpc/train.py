@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ class Trainer:
         limits = config.train.max_bad_steps, config.train.spike_factor
         self.guards = {name: Guard(*limits) for name in self.recipe.engines}
         self.last_step_was_bad = False
+        self.told_bad: set[str] = set()
         self.ledger = SubstitutionLedger(config.data.max_substitutions)
         self.meters = Meters(world.device)
         self.trained_on: str | None = None
@@ -250,9 +252,16 @@ class Trainer:
         parts = self.world.gather(mine)
         keys = [key for part, _ in parts for key in part]
         trouble = list(dict.fromkeys(told for _, told in parts if told))
-        details = {"engine": engine, "reason": reason, "keys": keys}
-        self.tracker.event("bad_step", self.step, {**details, "trouble": trouble} if trouble else details)
+        details = {"engine": engine, "reason": reason, **({"trouble": trouble} if trouble else {}), "keys": keys}
+        self.tracker.event("bad_step", self.step, details, warn=self._is_new(f"{engine}: {reason} {trouble}"))
         self.guards[engine].check_budget(self.step, reason, keys, trouble)
+
+    def _is_new(self, text: str) -> bool:
+        """Whether a text was not told by this attempt yet; one with other numbers is the same."""
+        words = re.sub(r"\d[\d.,]*(e[+-]?\d+)?", "#", text)
+        new = words not in self.told_bad
+        self.told_bad.add(words)
+        return new
 
     def _note_substitutions(self, mine: list[Substitution]) -> None:
         """Put the substitutes of all ranks into every rank's ledger, so that a resume replays them anywhere."""
@@ -346,6 +355,8 @@ class Trainer:
                 saved = self._durable()
             if cause is None and self.world.rank == 0:
                 self._export()
+        if cause is None:
+            self._tell_loss_of_updates()
         self.tracker.event(
             "finished" if cause is None else "stopped", self.step, {"cause": cause.label if cause else "schedule"}
         )
@@ -353,6 +364,12 @@ class Trainer:
         if not saved and not (cause and cause.requeue):
             raise self.saver.unsaved_error(self.step)
         return Outcome(self.step, cause)
+
+    def _tell_loss_of_updates(self) -> None:
+        """A schedule may be finished though nothing was learnt."""
+        for engine, guard in self.guards.items():
+            if said := guard.loss_of_updates:
+                self.tracker.event("updates_lost", self.step, {"engine": engine, "message": said}, warn=True)
 
     def _durable(self) -> bool:
         """Wait for the write in flight; whether it succeeded. Collective."""

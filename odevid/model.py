@@ -8,7 +8,7 @@ samples.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -33,7 +33,14 @@ class VideoModel(nn.Module, ABC):
     @property
     def trouble(self) -> str | None:
         """Why the last `loss` may not be finite, in words, if the model knows; None: nothing to tell."""
-        return None
+        return self.ask_later()()
+
+    def ask_later(self) -> Callable[[], str | None]:
+        """What gives the `trouble` of the last `loss` also when others have followed.
+
+        It costs next to nothing to make or to keep, and nothing waits for the device before it is called.
+        """
+        return _nothing
 
     @abstractmethod
     def draw_noise(self, num_clips: int, num_frames: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -109,6 +116,10 @@ class VideoModel(nn.Module, ABC):
             generator=generator,
         )
         return torch.cat(list(chunks))
+
+
+def _nothing() -> None:
+    """The trouble of a model that has nothing to tell."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ In:  scalars, events and videos of the loop. Out: records of these kinds in RUN/
     start   an attempt begins at `step`: `about` (ranks, plan, code version) and the whole `config`
     train   `scalars`, means over the steps since the last one
     eval    `scalars` of a validation, and its `cost`: clips, samples of each, seconds
-    event   `name` and `details`: bad_step, substitution, save_failed, wandb_lost, stopped, error ...
+    event   `name` and `details`: bad_step, updates_lost, substitution, save_failed, wandb_lost, stopped, error ...
     video   `name` and `path`, relative to the run folder
 
 and the same in W&B and on the terminal. Rank 0 writes and prints; on other ranks every method does nothing.
@@ -25,6 +25,9 @@ from hpc.tracking.console import Display, Report, silent
 from hpc.tracking.journal import Journal, Record
 from hpc.tracking.mirror import Mirror
 from hpc.tracking.offline_limit import limit_offline_folders
+
+SPOKEN = 4
+"""Items of a list that are said aloud; the journal has all."""
 
 
 class Tracker:
@@ -108,7 +111,7 @@ class Tracker:
             return
         self._write("event", step, {"name": name, "details": dict(details)})
         if warn:
-            said = ", ".join(f"{key}: {value}" for key, value in details.items())
+            said = ", ".join(f"{key}: {_spoken(value)}" for key, value in details.items())
             self._display.warn(f"step {step}: {name}: {said}")
 
     def video(self, step: int, name: str, path: Path) -> None:
@@ -133,3 +136,11 @@ class Tracker:
         if self._mirror is not None:
             self._mirror.send(record)
         return record
+
+
+def _spoken(value: Any) -> str:
+    """A value for the terminal; of a long list its beginning."""
+    if not isinstance(value, list):
+        return str(value)
+    rest = f" ... ({len(value)})" if len(value) > SPOKEN else ""
+    return "; ".join(map(str, value[:SPOKEN])) + rest

@@ -15,7 +15,7 @@ velocity, augmented), L = nlatent the part of it that is decoded, K = ncontent, 
 import math
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -95,10 +95,10 @@ class LatentODE(LatentModel):
 
     # ------------------------------------------------------------------------------------------------ training
 
-    @property
-    def trouble(self) -> str | None:
-        """Why the solve of the last `loss` failed, if it did."""
-        return None if self._last is None else self._last.failure
+    def ask_later(self) -> Callable[[], str | None]:
+        """Why the solve of the last `loss` failed, if it did; in the backward pass, too, if that is over by then."""
+        last = self._last
+        return lambda: None if last is None else last.failure
 
     def _solve_for_loss(
         self, first_BL: Tensor, ticks: Sequence[int], condition_BC: Tensor | None = None

@@ -23,6 +23,18 @@ def test_a_non_finite_gradient_is_bad_and_does_not_spoil_the_running_mean():
     assert guard.bad_steps == 1
 
 
+def test_updates_that_were_not_applied_are_counted_and_spikes_are_not_among_them():
+    guard = _settled(5)
+    assert guard.loss_of_updates is None
+    assert "spiked" in str(guard.inspect(1e12))
+    assert guard.loss_of_updates is None
+    guard.inspect(math.nan)
+    resumed = Guard(5, 10.0)
+    resumed.load_state(guard.state())
+    resumed.inspect(math.inf)
+    assert resumed.loss_of_updates == "2 of 203 updates were not applied: the gradient was not finite"
+
+
 def test_a_spike_is_noticed_and_a_slow_drift_is_not():
     guard = _settled(5)
     assert "spiked" in str(guard.inspect(5.0))

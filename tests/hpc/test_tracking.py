@@ -221,6 +221,16 @@ def test_only_rank_0_writes_and_prints(tmp_path, capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def test_of_a_long_list_the_beginning_is_said_and_all_of_it_written(tmp_path, capsys):
+    keys = [f"clip-{number}" for number in range(128)]
+    with tracker(tmp_path) as telling:
+        telling.event("bad_step", 7, {"reason": "no number", "trouble": ["rk4"], "keys": keys}, warn=True)
+    said = capsys.readouterr()
+    shown = " ".join((said.out + said.err).split())
+    assert "step 7: bad_step: reason: no number, trouble: rk4, keys: clip-0; clip-1; clip-2; clip-3 ... (128)" in shown
+    assert json.loads((tmp_path / "metrics.jsonl").read_text())["details"]["keys"] == keys
+
+
 def test_every_line_tells_kind_attempt_step_and_time(tmp_path):
     with tracker(tmp_path, attempt=3) as telling:
         telling.start(0, {"code": "abc"})

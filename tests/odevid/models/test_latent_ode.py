@@ -348,6 +348,18 @@ def test_a_field_that_blows_up_gives_a_loss_that_is_no_number_and_says_why(name,
 
 
 @BOTH
+def test_the_trouble_of_a_pass_can_be_asked_for_after_others(name):
+    model = BUILD[name](torch.float32)
+    clips, drawn = video(2, 4, 1).float(), noise(model, 2, 4)
+    asks = [model.ask_later()]
+    for batch in (clips, clips * torch.nan, clips):
+        model.eval().loss({"video": batch}, drawn)["loss"].backward()
+        asks.append(model.ask_later())
+    assert [ask() is None for ask in asks] == [True, True, False, True]
+    assert model.trouble is None
+
+
+@BOTH
 @pytest.mark.parametrize("gradient", ["direct", "adjoint"])
 def test_too_many_steps_are_a_failure_in_words_with_a_gradient_for_every_weight(name, gradient):
     own = {"ncontent": 2, "content_in_field": True} if name == "rnnode" else {"order": 2}
