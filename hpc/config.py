@@ -368,6 +368,7 @@ class Config:
         )
         if self.model is not None:
             self._check_frames(self.model)
+            self._check_halve_step(self.model)
 
     def _check_frames(self, model: ModelConfig) -> None:
         """Whether clips are as long as the model needs them, and training clips no longer than it uses."""
@@ -379,6 +380,15 @@ class Config:
         ):
             _require(frames >= needed, f"{name}={frames}: expected at least {needed} ({why})")
         _require(most is None or clip <= most, f"data.num_frames={clip}: expected at most {most} ({model.clip_needs})")
+
+    def _check_halve_step(self, model: ModelConfig) -> None:
+        """Whether there is a solver step to halve, if that is asked for."""
+        what = f"eval.halve_step=true, but model.name={model.name} as set here has no fixed number of solver steps"
+        why, end = "it goes from one frame to the next", "set eval.halve_step=false"
+        if model.continuous:
+            why, end = "its solver chooses its own, see model.method", f"take another model.method, or {end}"
+        fixed = model.continuous and model.own_substeps is not None
+        _require(fixed or not self.eval.halve_step, f"{what} per frame ({why}), so there is none to halve: {end}")
 
 
 def available(kind: str) -> list[str]:
@@ -394,13 +404,15 @@ def load(experiment: str, size: str = "", cluster: str = "", overrides: list[str
     Raises:
         ConfigError: unknown experiment, size or key, wrong type, or values that contradict each other.
     """
-    layers = [("experiment", _read_named("experiment", experiment))]
-    model_name = str(OmegaConf.select(layers[0][1], "model.name", default="srvp"))
+    chosen, typed = _read_named("experiment", experiment), _parse_overrides(overrides or [])
+    model_name = _model_name([chosen, typed])
+    _check_model(experiment, chosen, model_name)
+    layers = [("experiment", chosen)]
     if size:
         layers.append(("size", _read_size(size, model_name)))
     if cluster:
         layers.append(("cluster", _read_named("cluster", cluster)))
-    layers.append(("command line", _parse_overrides(overrides or [])))
+    layers.append(("command line", typed))
     merged = _merge(layers)
     merged.experiment, merged.size = experiment, size
     return to_config(merged)
@@ -449,13 +461,11 @@ def to_config(merged: DictConfig) -> Config:
 
 
 def _merge(layers: list[tuple[str, DictConfig]]) -> DictConfig:
-    name = next((str(n) for _, layer in reversed(layers) if (n := OmegaConf.select(layer, "model.name"))), "srvp")
-    if name not in MODELS:
-        raise ConfigError(f"model.name={name!r}: expected one of {', '.join(MODELS)}{hint(name, MODELS)}")
+    name = _model_name([layer for _, layer in layers])
     merged = OmegaConf.structured(Config())
     merged.model = OmegaConf.structured(MODELS[name]())
     for source, layer in layers:
-        _check_keys(layer, merged, source)
+        _check_keys(layer, merged, source, name)
         try:
             merged = OmegaConf.merge(merged, layer)
         except OmegaConfBaseException as error:
@@ -464,14 +474,44 @@ def _merge(layers: list[tuple[str, DictConfig]]) -> DictConfig:
     return merged
 
 
-def _check_keys(layer: DictConfig, schema: DictConfig, source: str, prefix: str = "") -> None:
+def _model_name(layers: list[DictConfig]) -> str:
+    """The model of merged layers, of which the last one wins."""
+    name = next((str(n) for layer in reversed(layers) if (n := OmegaConf.select(layer, "model.name"))), "srvp")
+    if name not in MODELS:
+        raise ConfigError(f"model.name={name!r}: expected one of {', '.join(MODELS)}{hint(name, MODELS)}")
+    return name
+
+
+def _check_model(experiment: str, chosen: DictConfig, wanted: str) -> None:
+    """Whether an experiment is of the model that is asked for: one model's settings mean nothing to another."""
+    its = OmegaConf.select(chosen, "model.name")
+    if its not in (None, wanted):
+        of_it = [name for name in available("experiment") if _model_name([_read_named("experiment", name)]) == wanted]
+        raise ConfigError(
+            f"model.name={wanted}: experiment={experiment} is one of model {its}, whose settings are not those of "
+            f"{wanted}; leave model.name out, or take an experiment of {wanted}: {', '.join(of_it)}"
+        )
+
+
+def _check_keys(layer: DictConfig, schema: DictConfig, source: str, model: str, prefix: str = "") -> None:
     for key in layer:
         full = f"{prefix}{key!s}"
         if key not in schema:
-            raise ConfigError(f"{source}: unknown key {full!r}{hint(full, all_keys())}")
+            raise ConfigError(f"{source}: {_unknown(full, model)}")
         child, expected = layer._get_node(key), schema._get_node(key)
         if isinstance(child, DictConfig) and isinstance(expected, DictConfig):
-            _check_keys(child, expected, source, f"{full}.")
+            _check_keys(child, expected, source, model, f"{full}.")
+        elif isinstance(child, DictConfig) and len(child):
+            raise ConfigError(f"{source}: {_unknown(f'{full}.{next(iter(child))!s}', model)}")
+
+
+def _unknown(key: str, model: str) -> str:
+    """Why a key cannot be set in a run of that model, and what may have been meant."""
+    if owners := [name for name, kind in MODELS.items() if key in all_keys(kind, "model.")]:
+        return f"{key} is a setting of model {' and '.join(owners)}, while this run's model is {model} (model.name)"
+    own = all_keys(MODELS[model], "model.")
+    known = [name for name in all_keys() if not name.startswith("model.") or name in own]
+    return f"unknown key {key!r}{hint(key, known)}"
 
 
 def all_keys(schema: Any = None, prefix: str = "") -> list[str]:
@@ -505,8 +545,6 @@ def _parse_overrides(overrides: list[str]) -> DictConfig:
         key, equals, _ = item.partition("=")
         if not equals or not key:
             raise ConfigError(f"{item!r} is not key=value; for example train.steps=1000")
-        if key not in all_keys():
-            raise ConfigError(f"command line: unknown key {key!r}{hint(key, all_keys())}")
     try:
         return OmegaConf.from_dotlist(overrides)
     except (OmegaConfBaseException, YAMLError) as error:

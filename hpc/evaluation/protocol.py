@@ -104,7 +104,7 @@ def protocol_of(
     """The protocol of a validation or a test; `num_clips` 0 means the whole split, `option` is its name for messages.
 
     Raises:
-        ConfigError: more clips are asked for than the split has, or the model has no solver step to halve.
+        ConfigError: more clips are asked for than the split has.
     """
     if num_clips > len(source):
         raise ConfigError(f"{option}={num_clips}, but the split has {len(source)} clips; set {option}={len(source)}")
@@ -123,16 +123,5 @@ def protocol_of(
         random_samples=settings.random_samples,
         split=split,
         given=settings.given,
-        halved=2 * _own_substeps(config) if settings.halve_step else None,
+        halved=2 * config.model.own_substeps if settings.halve_step else None,
     )
-
-
-def _own_substeps(config: Config) -> int:
-    own: int | None = config.model.own_substeps
-    if own is None:
-        raise ConfigError(
-            f"eval.halve_step=true, but model.name={config.model.name} as it is set here has no fixed number of solver "
-            "steps per frame (it maps a frame to the next one, or its solver chooses the steps), so there is no step "
-            "to halve: set eval.halve_step=false"
-        )
-    return own

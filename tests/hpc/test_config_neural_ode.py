@@ -13,6 +13,7 @@ import pytest
 from hpc import cli
 from hpc import config as configs
 from hpc.config import ConfigError
+from odevid.config import RNNODEConfig
 
 STATED = {  # Kanaa, Voleti et al. 2019: digits, training clips, their frames, batch, frames given
     "enode_1digit": (1, 1_000, 10, 100, 1),
@@ -60,6 +61,69 @@ def test_kth_is_trained_to_predict_by_the_protocol_of_srvp():
     assert ours.data == srvp.data
     assert replace(ours.eval, given=False, halve_step=False) == srvp.eval
     assert (ours.train.steps, ours.train.global_batch) == (srvp.train.steps, srvp.train.global_batch)
+
+
+def test_on_ones_own_videos_it_is_trained_and_scored_as_on_kth_from_five_frames():
+    ours, kth = configs.load("rnnode_videos"), configs.load("rnnode_kth")
+    assert (ours.model.objective, ours.eval.given, ours.eval.halve_step) == ("predict", True, True)
+    assert (kth.model.objective, kth.eval.given, kth.eval.halve_step) == ("predict", True, True)
+    text = (configs.CONFIG_ROOT / "experiment" / "rnnode_videos.yaml").read_text()
+    assert ours.model.nt_cond == 5
+    assert "given five" in text
+    assert "given ten" not in text
+
+
+def test_a_solver_without_a_fixed_step_has_none_to_halve_and_that_is_said_before_anything_starts(capsys):
+    with pytest.raises(
+        ConfigError, match=r"model\.name=rnnode .*see model\.method.*model\.method, or set eval\.halve_step"
+    ):
+        configs.load("rnnode_1digit", overrides=["model.method=dopri5"])
+    assert cli.main(["--dry-run", "experiment=rnnode_1digit", "model.method=dopri5"]) != 0
+    assert "set eval.halve_step=false" in capsys.readouterr().err
+    config = configs.load("rnnode_1digit", overrides=["model.method=dopri5", "eval.halve_step=false"])
+    assert config.model.own_substeps is None
+    with pytest.raises(ConfigError, match=r"one frame to the next.*: set eval\.halve_step=false"):
+        replace(config, model=_Mapping(), eval=replace(config.eval, halve_step=True))
+
+
+class _Mapping(RNNODEConfig):
+    """A model from one frame to the next, whatever it says of its steps."""
+
+    own_substeps = 1
+    continuous = False
+
+
+def test_the_models_of_settings_are_told_apart():
+    with pytest.raises(ConfigError, match=r"^command line: model.nh_rnn is a setting of model rnnode, while .* enode"):
+        configs.load("enode_1digit", overrides=["model.nh_rnn=3"])
+    with pytest.raises(ConfigError, match=r"model.method is a setting of model enode and rnnode, while .* is srvp"):
+        configs.load("srvp_kth", overrides=["model.method=rk4"])
+    with pytest.raises(ConfigError, match=r"unknown key 'model\.n_rnn'; did you mean 'model\.nh_rnn'\?$"):
+        configs.load("rnnode_1digit", overrides=["model.n_rnn=3"])
+    with pytest.raises(ConfigError, match=r"unknown key 'model\.n_rnn'") as caught:
+        configs.load("srvp_kth", overrides=["model.n_rnn=3"])
+    assert "nh_rnn" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"unknown key 'model\.nf\.x'"):
+        configs.load("srvp_kth", overrides=["model.nf.x=3"])
+
+
+def test_an_experiment_of_another_model_is_refused_with_those_of_the_model():
+    said = r"model\.name=enode: experiment=rnnode_1digit is one of model rnnode.*: enode_1digit, enode_2digit$"
+    for size in ("", "test"):
+        with pytest.raises(ConfigError, match=said):
+            configs.load("rnnode_1digit", size, overrides=["model.name=enode"])
+    assert configs.load("enode_1digit", "test", overrides=["model.name=enode"]).model.name == "enode"
+
+
+def test_the_size_is_that_of_the_model_that_results(tmp_path, monkeypatch):
+    for name in ("experiment", "size/test"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "experiment" / "mine.yaml").write_text("seed: 3\ndata: {num_frames: 10}\n")
+    for model, nf in (("srvp", 5), ("enode", 6)):
+        (tmp_path / "size" / "test" / f"{model}.yaml").write_text(f"model: {{nf: {nf}}}\n")
+    monkeypatch.setattr(configs, "CONFIG_ROOT", tmp_path)
+    assert configs.load("mine", "test").model.nf == 5
+    assert configs.load("mine", "test", overrides=["model.name=enode"]).model.nf == 6
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

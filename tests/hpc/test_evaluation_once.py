@@ -203,7 +203,7 @@ def test_a_model_without_a_time_step_has_none_to_halve():
     assert _protocol(fixed).halved == 6
     maps = ["eval.halve_step=true", "model.dynamics=mlp", "model.l2_res=0"]
     with pytest.raises(ConfigError, match=r"model.name=srvp .* no fixed number of solver steps.*eval.halve_step=false"):
-        _protocol(configs.load("srvp_smmnist", "test", overrides=maps))
+        configs.load("srvp_smmnist", "test", overrides=maps)
 
 
 def test_what_is_asked_for_is_in_the_protocol():
