@@ -27,6 +27,9 @@ from pathlib import Path
 
 from hpc.config import ConfigError
 
+SPLIT = "split-"
+"""Begins the names of the folders in evaluation/ that are of another split than test."""
+
 
 class RunFolder:
     def __init__(self, path: Path) -> None:
@@ -54,6 +57,11 @@ class RunFolder:
     def allowed_pipes(self) -> list[str]:
         """Command prefixes that the command line allowed for `pipe:` shards."""
         return self.pipes.read_text().splitlines() if self.pipes.is_file() else []
+
+    @property
+    def is_evaluated(self) -> bool:
+        """Whether there is something of an evaluation on the test split."""
+        return any(not path.name.startswith(SPLIT) for path in self.evaluation.glob("*"))
 
     def newest_checkpoint(self) -> int | None:
         """Step of the newest complete checkpoint, without reading it; None if there is none."""

@@ -21,6 +21,7 @@ import numpy as np
 
 from hpc.checkpoint.durable import replace_text
 from hpc.config import ConfigError
+from hpc.run_folder import SPLIT
 from hpc.tracking import strict_json
 
 FORMAT = 2
@@ -29,8 +30,6 @@ RECONSTRUCTION, STEP_HALVED = "reconstruction", "step_halved"
 """Methods."""
 CENTROID = "centroid"
 SCORES, CURVES = "scores.json", "curves.npz"
-SPLIT = "split-"
-"""How folders of RUN/evaluation begin that hold the scores of another split than the test one."""
 
 
 @dataclass(frozen=True)

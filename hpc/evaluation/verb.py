@@ -30,9 +30,9 @@ from hpc.evaluation.parts import PartStore
 from hpc.evaluation.protocol import Protocol, protocol_of
 from hpc.evaluation.results import format_table, move_former, table_rows, write_results
 from hpc.evaluation.scorers import FRECHET_CACHE, Scorers, fvd_scores, scorers_for
-from hpc.evaluation.scores import SPLIT, FvdScores, read_scores
+from hpc.evaluation.scores import FvdScores, read_scores
 from hpc.export import load_predictor
-from hpc.run_folder import RunFolder
+from hpc.run_folder import SPLIT, RunFolder
 from hpc.stop import StopCause, StopFlag
 from hpc.tracking.console import progress_bar
 from hpc.version import code_version

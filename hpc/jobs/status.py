@@ -228,7 +228,7 @@ def _next(facts: Facts, state: str) -> str:
     if facts.verb != "train":
         return f"python hpc/launch.py {facts.verb} {shlex.quote(f'run={run}')}"
     if state == "finished":
-        if any(facts.folder.evaluation.glob("*")):
+        if facts.folder.is_evaluated:
             return f"evaluated: {run}/evaluation; weights for odevid.load: {run}/model.pt"
         return f"python hpc/launch.py evaluate {shlex.quote(f'run={run}')}"
     return f"python hpc/launch.py resume {typed}"

@@ -93,8 +93,8 @@ def _check_without_steps(per_frame: int, substeps: int | None, model: ModelConfi
     if not model.continuous and (per_frame > 1 or (substeps or 1) > 1):
         raise ConfigError(
             f"this run's model ({model.name}) goes from one frame to the next and has no time step: leave "
-            "--times-per-frame and --substeps out; a higher frame rate needs a run with a model that moves in "
-            "continuous time, such as srvp with model.dynamics=residual"
+            "--times-per-frame and --substeps out; a higher frame rate needs a run whose model is "
+            "continuous in time"
         )
 
 

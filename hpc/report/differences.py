@@ -1,6 +1,8 @@
 """Where a run's numbers may not be compared with the paper's as they stand: said in words.
 
-In:  a run and its evaluation; the published configuration is configs/experiment/NAME.yaml. Out: sentences.
+In:  a run and its evaluation, and configs/experiment/NAME.yaml, which is the published configuration if a paper has
+     numbers of that experiment (odevid.paper_results), and else no more than the experiment as configured.
+Out: sentences.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from hpc import config as configs
 from hpc.config import ConfigError
 from hpc.report.facts import Evaluation, RunFacts, at
 from hpc.report.numbers import metric
+from odevid import paper_results
 
 TEST_CLIPS = {"srvp_smmnist": 5000, "srvp_mmnist": 5000, "srvp_kth": 1000, "srvp_human": 1000, "srvp_bair": 256}
 """Videos of the published test sets: README and preprocessing of edouardelasalles/srvp at 05661fa."""
@@ -19,8 +22,28 @@ TRAINING = ("optimizer", "train.recipe", "train.batchnorm_group", "train.precisi
 """Settings whose change is worth a word, because it may change the numbers."""
 
 
+def has_numbers(experiment: str) -> bool:
+    """Whether a paper has numbers of an experiment, which makes its configuration the published one."""
+    return bool(paper_results.for_experiment(experiment))
+
+
+def usual_protocol(experiment: str) -> str:
+    """What the runs of an experiment are compared with."""
+    return "the paper's protocol" if has_numbers(experiment) else "the experiment as configured"
+
+
+def usual_size(experiment: str) -> str:
+    """The size of a run without size=."""
+    return "published size" if has_numbers(experiment) else "size of the experiment as configured"
+
+
+def _usually(run: RunFacts) -> str:
+    """Comes before a setting of configs/experiment."""
+    return "published" if has_numbers(run.experiment) else "as configured"
+
+
 def published(experiment: str) -> Mapping[str, Any] | None:
-    """The configuration of the paper; None for an experiment that is not in configs/experiment."""
+    """The configuration of configs/experiment; None for an experiment that is not there."""
     try:
         return configs.to_dict(configs.load(experiment))
     except ConfigError:
@@ -39,7 +62,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(run: RunFacts, evaluation: Evaluation | None) -> list[str]:
-    """Sentences; none where everything is as published."""
+    """Sentences; none where everything is as in configs/experiment."""
     paper = published(run.experiment)
     if paper is None:
         return [f"configs/experiment has no {run.experiment or 'experiment of that name'}: nothing to compare with."]
@@ -53,13 +76,14 @@ def _schedule(run: RunFacts, evaluation: Evaluation | None, paper: Mapping[str, 
     steps = int(at(paper, "train.steps", 0))
     done = int(evaluation.scores.about.get("step", run.life.step)) if evaluation else run.life.step
     found = []
+    schedule = "published schedule" if has_numbers(run.experiment) else "schedule of the experiment as configured"
     if done < steps:
-        found.append(f"Fewer steps: {done:,} of the {steps:,} of the published schedule ({_percent(done / steps)}).")
+        found.append(f"Fewer steps: {done:,} of the {steps:,} of the {schedule} ({_percent(done / steps)}).")
     elif done > steps:
-        found.append(f"More steps: {done:,}; the published schedule has {steps:,}.")
+        found.append(f"More steps: {done:,}; the {schedule} has {steps:,}.")
     batch, usual = run.setting("train.global_batch"), at(paper, "train.global_batch")
     if batch != usual:
-        found.append(f"Clips per step: {batch}; published {usual}.")
+        found.append(f"Clips per step: {batch}; {_usually(run)} {usual}.")
     return found
 
 
@@ -75,7 +99,7 @@ def _data(run: RunFacts, paper: Mapping[str, Any]) -> list[str]:
     found = []
     name, usual = run.setting("data.name"), at(paper, "data.name")
     if name != usual:
-        found.append(f"Other data: {name}; published {usual}.")
+        found.append(f"Other data: {name}; {_usually(run)} {usual}.")
     changed = _changed(run.settings, paper, ("data.moving_mnist",))
     changed.pop("data.moving_mnist.mnist", None)
     if name == "moving-mnist" and changed:
@@ -86,7 +110,7 @@ def _data(run: RunFacts, paper: Mapping[str, Any]) -> list[str]:
         found.append("Other digits: the embedded ones of scikit-learn (8x8 pixels, enlarged) instead of MNIST.")
     frames, usual = run.setting("data.num_frames"), at(paper, "data.num_frames")
     if frames != usual:
-        found.append(f"Frames of a training clip: {frames}; published {usual}.")
+        found.append(f"Frames of a training clip: {frames}; {_usually(run)} {usual}.")
     return found
 
 
@@ -110,14 +134,14 @@ def _protocol(run: RunFacts, evaluation: Evaluation, paper: Mapping[str, Any]) -
     ):
         ours, theirs = protocol.get(name), at(paper, key)
         if isinstance(ours, int) and ours != theirs:
-            found.append(f"{_more_or_less(ours, theirs)} {words}: {ours:,}; published {theirs:,}.")
+            found.append(f"{_more_or_less(ours, theirs)} {words}: {ours:,}; {_usually(run)} {theirs:,}.")
     substeps, own = protocol.get("substeps"), run.own_substeps
     if substeps not in (None, own):
         trained = f"trained at 1/{own}" if own else "that of the training is not known"
         found.append(f"Another time step than in training: 1/{substeps}; {trained}.")
     chosen = at(evaluation.scores.about.get("config", {}), "eval.checkpoint", run.setting("eval.checkpoint"))
     if chosen != at(paper, "eval.checkpoint"):
-        found.append(f"Weights: the {chosen} checkpoint; published: the {at(paper, 'eval.checkpoint')} one.")
+        found.append(f"Weights: the {chosen} checkpoint; {_usually(run)}: the {at(paper, 'eval.checkpoint')} one.")
     return found
 
 
@@ -129,7 +153,7 @@ def absent(evaluation: Evaluation) -> list[str]:
 def _changed(
     settings: Mapping[str, Any], paper: Mapping[str, Any], below: tuple[str, ...]
 ) -> dict[str, tuple[Any, Any]]:
-    """Key -> (here, published), of settings below those names."""
+    """Key -> (here, in configs/experiment), of settings below those names."""
     ours, theirs = flat(settings), flat(paper)
     return {
         key: (ours[key], theirs[key])

@@ -15,6 +15,7 @@ from hpc.report import numbers, pictures
 from hpc.report.blocks import Block, Card, Cards, Commands, Gallery, Heading, Paragraph, Section
 from hpc.report.commands import reproduce
 from hpc.report.costs import costs
+from hpc.report.differences import usual_size
 from hpc.report.facts import RunFacts
 from hpc.report.provenance import provenance
 from hpc.report.results import headline, overview, results, step_sizes
@@ -75,9 +76,10 @@ def _summary(run: RunFacts) -> list[Block]:
     total, done = run.life.total, run.life.step
     share = f" ({done / total:.0%})" if total else ""
     word, words = run.state
+    size = usual_size(run.experiment)
     cards = Cards(
         [
-            Card("experiment", run.experiment or "not known", f"size={run.size}" if run.size else "published size"),
+            Card("experiment", run.experiment or "not known", f"size={run.size}" if run.size else size),
             Card("steps", f"{done:,}", f"of {total:,}{share}" if total else "of an unknown number"),
             Card("state", word, words),
         ]

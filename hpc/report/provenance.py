@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from hpc.report.blocks import Block, Cell, Details, Paragraph, Row, Table
 from hpc.report.costs import device_names
+from hpc.report.differences import usual_size
 from hpc.report.facts import RunFacts, at
 
 NOT_KNOWN = "not known"
@@ -34,7 +35,7 @@ def _facts(run: RunFacts) -> list[tuple[str, str]]:
     evaluated = run.evaluation.scores.about if run.evaluation else {}
     facts = [
         ("folder", str(run.folder.path)),
-        ("experiment", run.experiment + (f", size={run.size}" if run.size else ", published size")),
+        ("experiment", f"{run.experiment}, {f'size={run.size}' if run.size else usual_size(run.experiment)}"),
         ("seed", str(run.setting("seed", NOT_KNOWN))),
         ("code", _several(about.get("code") for about in run.starts())),
         ("libraries", _libraries(versions)),

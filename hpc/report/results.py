@@ -12,7 +12,7 @@ from hpc.evaluation.time_steps import TimeStep, is_at_a_step, time_steps
 from hpc.report import numbers
 from hpc.report.blocks import Block, Bullets, Card, Cards, Cell, Commands, Heading, Paragraph, Row, Table
 from hpc.report.commands import evaluate_command
-from hpc.report.differences import absent, differences
+from hpc.report.differences import absent, differences, has_numbers, usual_protocol
 from hpc.report.facts import Evaluation, RunFacts
 from odevid import paper_results
 from odevid.paper_results import PaperResult
@@ -121,17 +121,19 @@ def results(runs: Sequence[RunFacts]) -> list[Block]:
 
 
 def _how_it_differs(runs: Sequence[RunFacts]) -> list[Block]:
-    """From the published protocol, in words: first what all runs of an experiment have in common."""
+    """From the usual protocol, in words: first what all runs of an experiment have in common."""
     lines = {run.name: differences(run, run.evaluation) for run in runs}
     common = [line for line in lines[runs[0].name] if all(line in found for found in lines.values())]
-    title = "How this differs from the paper's protocol"
+    experiment = runs[0].experiment
+    title = f"How this differs from {usual_protocol(experiment)}"
+    usual = "the published one" if has_numbers(experiment) else f"that of {usual_protocol(experiment)}"
     blocks: list[Block] = [Bullets(title, common)] if common else []
     for name, found in lines.items():
         own = [line for line in found if line not in common]
         if own:
             blocks.append(Bullets(f"{title}: {name}" if not common else name, own))
         elif not found:
-            blocks.append(Paragraph(f"The protocol of {name} is the published one."))
+            blocks.append(Paragraph(f"The protocol of {name} is {usual}."))
     return blocks
 
 

@@ -1,7 +1,7 @@
 """Study "latent": the way of the latent state, in two dimensions.
 
-In: clips of the test split, several samples of each. Out: latent.png (PCA, t-SNE, UMAP if it is installed), points.csv,
-variance.json, curve.csv (do consecutive states lie on a smooth curve?), caption.txt.
+In: clips of the test split, several samples of each (one, where all are the same). Out: latent.png (PCA, t-SNE, UMAP if
+it is installed), points.csv, variance.json, curve.csv (do consecutive states lie on a smooth curve?), caption.txt.
 
 Legend: N samples, B clips, T frames, D size of the state, P points.
 """
@@ -33,9 +33,10 @@ def run_latent(loaded: LoadedRun, options: StudyOptions) -> list[Path]:
     """
     model = latent_model(loaded)
     clips = read_clips(loaded, options, CLIPS)
+    samples = (options.samples or SAMPLES) if loaded.config.model.stochastic else 1
     latent = model.infer(
         clips.context_BTCHW,
-        options.samples or SAMPLES,
+        samples,
         n_future=clips.n_future,
         generator=generators(options, clips),
     )
@@ -53,7 +54,7 @@ def run_latent(loaded: LoadedRun, options: StudyOptions) -> list[Path]:
     share = sum(found[0].shares)
     curves, told = _curves(options.folder / "curve.csv", states_NBTD, clips, options.seed)
     what = (
-        f"Latent trajectories of {shape_NBT[0]} samples per clip, one point per frame, colour is time, squares where "
+        f"Latent trajectories of {_samples(samples)} per clip, one point per frame, colour is time, squares where "
         f"the frames were given; the two components of PCA hold {share:.0%} of the variance.{told}"
     )
     return [
@@ -63,6 +64,10 @@ def run_latent(loaded: LoadedRun, options: StudyOptions) -> list[Path]:
         curves,
         write_caption(loaded, options, what, clips.indices),
     ]
+
+
+def _samples(count: int) -> str:
+    return f"{count} sample{'s' * (count > 1)}"
 
 
 def _points(path: Path, found: Sequence[Projection], shape_NBT: tuple[int, int, int], clips: Clips) -> Path:

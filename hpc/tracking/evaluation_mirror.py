@@ -25,9 +25,9 @@ import numpy as np
 
 from hpc import config as configs
 from hpc.config import Config
-from hpc.evaluation.scores import CURVES, SPLIT, Scores, scalar_name
+from hpc.evaluation.scores import CURVES, Scores, scalar_name
 from hpc.evaluation.time_steps import is_at_a_step
-from hpc.run_folder import RunFolder
+from hpc.run_folder import SPLIT, RunFolder
 from hpc.tracking import strict_json
 from hpc.tracking.mirror import command_and_environ, spec_of
 from hpc.tracking.wandb_mirror import ERROR, EVALUATION, Findings

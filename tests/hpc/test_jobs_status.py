@@ -152,7 +152,8 @@ def test_a_finished_run_says_how_to_score_it(tmp_path, no_slurm):
     assert told["state"].startswith("finished: at step 1,000")
     assert told["next"] == f"python hpc/launch.py evaluate run={life.folder.path}"
     assert "end" not in told
-    life.folder.evaluation.mkdir()
+    (life.folder.evaluation / "split-train").mkdir(parents=True)
+    assert rows(status(life.folder.path))["next"].startswith("python hpc/launch.py evaluate"), "not on the test split"
     (life.folder.evaluation / "summary.json").write_text("{}")
     assert rows(status(life.folder.path))["next"].startswith(f"evaluated: {life.folder.evaluation}")
 

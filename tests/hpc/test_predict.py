@@ -266,7 +266,7 @@ def test_a_model_from_frame_to_frame_predicts_at_whole_frames_only() -> None:
     assert check_steps(1, None, model) is None
     assert check_steps(1, 1, model) is None
     for per_frame, substeps in ((2, None), (1, 2)):
-        with pytest.raises(ConfigError, match=r"no time step: .* model.dynamics=residual"):
+        with pytest.raises(ConfigError, match=r"\(srvp\) .*no time step: .* a run whose model is continuous in time$"):
             check_steps(per_frame, substeps, model)
 
 

@@ -219,6 +219,26 @@ def test_a_run_as_published_differs_in_nothing(tmp_path, undrawn):
     assert "The protocol of kth/run is the published one." in report(folder).words
 
 
+def test_where_no_paper_has_numbers_nothing_is_called_published(tmp_path, undrawn):
+    folder = new_run(tmp_path / "ode" / "run", "rnnode_kth", "test")
+    add_evaluation(folder, scores_of(samples=3, about={"step": 3}))
+    run = gather_run(folder)
+    found = differences(run, run.evaluation)
+    assert "Fewer samples per test video: 3; as configured 100." in found
+    assert any(line.startswith("Clips per step: ") and line.endswith("; as configured 100.") for line in found)
+    assert any("of the 200,000 of the schedule of the experiment as configured (" in line for line in found)
+    words = report(folder).words
+    assert "How this differs from the experiment as configured" in words
+    assert "published" not in words
+    assert "paper's protocol" not in words
+    plain = new_run(tmp_path / "whole" / "run", "rnnode_kth")
+    add_evaluation(plain, scores_of(about={"step": 200_000}, absent={}))
+    words = report(plain).words
+    assert "The protocol of whole/run is that of the experiment as configured." in words
+    assert "size of the experiment as configured" in words
+    assert "published" not in words
+
+
 def test_time_steps_are_a_table_or_the_command_that_makes_it(run):
     page = report(run)
     assert "step-sizes" not in page.tables

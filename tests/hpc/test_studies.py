@@ -127,6 +127,18 @@ def test_the_numbers_of_the_curves_are_those_of_the_states_and_the_caption_has_t
     assert f"in a random order it is {means[1]:.0f} degrees" in caption
 
 
+def test_a_model_whose_samples_are_all_the_same_draws_each_clip_once(run, tmp_path, monkeypatch):
+    loaded = load_run(RunFolder(run), [], "cpu")
+    monkeypatch.setattr(type(loaded.config.model), "stochastic", False)
+    for name, options in (("asked", {"samples": 3}), ("usual", {})):
+        (tmp_path / name).mkdir()
+        find_study("latent").load()(loaded, StudyOptions(tmp_path / name, clips=(1, 3), **options))
+        rows = _rows(tmp_path / name / "curve.csv")
+        assert [(row["sample"], row["clip"]) for row in rows] == [("0", "1"), ("0", "3")]
+        caption = (tmp_path / name / "caption.txt").read_text()
+        assert caption.startswith("Latent trajectories of 1 sample per clip, one point per frame")
+
+
 def test_the_diversity_of_a_run_is_that_of_its_predictions(run):
     assert study(["diversity", f"run={run}", "--clips", "5", "--samples", "4"]) == 0
     rows = _rows(run / "studies/diversity/rms.csv")
