@@ -84,4 +84,4 @@ class ModelConfig:
     def _positive(self, *fields: str) -> None:
         for field in fields:
             if not 0 < getattr(self, field) < math.inf:
-                raise ValueError(f"model.{field} is {getattr(self, field)}; it must be positive")
+                raise ValueError(f"model.{field} is {getattr(self, field)}; it must be positive and finite")

@@ -13,6 +13,8 @@ ACTIVATIONS = ("tanh", "elu", "softplus")
 FIXED_METHODS = ("euler", "midpoint", "heun", "rk4", "rk4_38")
 ADAPTIVE_METHODS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 GRADIENTS = ("direct", "checkpoint", "adjoint")
+LEAST_RTOL = 1e-6
+"""Of adaptive steps in float32, whose numbers are 1.2e-7 apart: below, a step's error estimate is rounding."""
 OBJECTIVES = ("reconstruct", "predict", "both")
 
 
@@ -38,12 +40,16 @@ class LatentODEConfig(ModelConfig):
     augment: int = 0  # further dimensions of the state, zero at first and not decoded (Dupont et al. 2019)
     order: int = 1  # 2: the state is (position, velocity), f the acceleration, only the position is decoded
     # Solver.
-    method: str = "rk4"  # fixed steps: euler, midpoint, heun, rk4, rk4_38; adaptive ones of torchdiffeq: dopri5, ...
+    # Fixed steps: euler, midpoint, heun, rk4, rk4_38; adaptive ones of torchdiffeq: dopri5, dopri8, bosh3, fehlberg2,
+    # adaptive_heun. Training takes the adaptive steps that the worst clip of a pass needs: what a clip gives depends on
+    # its batch mates, hence on the number of ranks and passes, by about the tolerance. Not so with fixed steps, nor in
+    # predictions.
+    method: str = "rk4"
     substeps: int = 1  # steps per frame, fixed-step methods only
     gradient: str = "direct"  # through the steps; "checkpoint": recomputing each; "adjoint": odeint_adjoint
-    rtol: float = 1e-3  # adaptive methods only
-    atol: float = 1e-4  # adaptive methods only
-    max_steps: int = 10_000  # adaptive methods only: give up after so many
+    rtol: float = 1e-3  # adaptive methods only, for the worst clip of a pass; at least 1e-6, for float32
+    atol: float = 1e-4  # adaptive methods only, likewise
+    max_steps: int = 10_000  # adaptive methods give up after so many; times further away than so many fixed are refused
     compiled: bool = False  # torch.compile of the loop of steps, fixed-step methods without checkpoints only
     frame_time: float = 1 / 9  # time from frame to frame: ten frames are [0, 1] (unstated; 1: frame i is at time i)
     start: str = "first"  # the given frame whose state starts the solve (the paper's experiments; equations: "last")
@@ -75,6 +81,11 @@ class LatentODEConfig(ModelConfig):
         self._at_least(1, "nc", "nf", "nlatent", "nh_field", "nlayers_field", "substeps", "max_steps", "nt_cond")
         self._at_least(0, "augment")
         self._positive("rtol", "atol", "frame_time")
+        if self.rtol < LEAST_RTOL:
+            raise ValueError(
+                f"model.rtol is {self.rtol}, but models are float32, whose numbers are 1.2e-7 apart: errors that small "
+                f"are rounding; give model.rtol >= {LEAST_RTOL}, or fixed steps (model.method=rk4)"
+            )
         self._check_solver()
 
     def _check_solver(self) -> None:
@@ -183,6 +194,11 @@ class RNNODEConfig(LatentODEConfig):
             raise ValueError(
                 f"model.nt_obs is {self.nt_obs}, but there are model.nt_cond = {self.nt_cond} conditioning frames; "
                 f"give nt_obs <= nt_cond, or 0 for all of them"
+            )
+        if self.objective == "reconstruct" and self.nt_target > self.nt_cond:
+            raise ValueError(
+                f"model.nt_target is {self.nt_target}, but model.objective=reconstruct decodes the model.nt_cond = "
+                f"{self.nt_cond} conditioning frames; give nt_target <= nt_cond, or 0 for all of them"
             )
         if self.content_in_field and not self.ncontent:
             raise ValueError("model.content_in_field is true, but model.ncontent is 0: there is no content; set it")

@@ -47,6 +47,8 @@ class EncODE(LatentODE):
     def loss(self, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """loss = pixel + latent_weight latent, means over clips of sums over everything else; and the solve's cost.
 
+        nfe counts the forward pass alone; nfe_backward the backward pass of the step before (see `_solve_for_loss`).
+
         Raises:
             ValueError: the video is not BTCHW with the config's channels and 64x64 pixels, or is too short.
         """

@@ -6,7 +6,9 @@ may lie between two frames, unevenly, or before the first (the field is then fol
 (time - origin) * frame_time, where the origin is the given frame whose state starts the solve.
 
 Solves are fp32 under autocast. Prediction with adaptive steps solves each clip by itself, so that nothing depends on
-its batch mates.
+its batch mates. Training with adaptive steps solves the clips of a pass together, in the steps that the worst of them
+needs: there a clip's loss and gradient depend on its batch mates, hence on the number of ranks and passes, by about the
+tolerance (model.rtol, model.atol). Fixed steps never do.
 
 Axes: N samples, B clips, T frames or times, C channels, H height, W width, D size of the solved state (position,
 velocity, augmented), L = nlatent the part of it that is decoded, K = ncontent, E normal numbers for a sample.
@@ -68,6 +70,7 @@ class LatentODE(LatentModel):
             config.compiled,
         )
         self._last: Solution | None = None
+        self._learned: Solution | None = None
         init_images(self.encoder)
         init_images(self.decoder)
 
@@ -103,12 +106,20 @@ class LatentODE(LatentModel):
     def _solve_for_loss(
         self, first_BL: Tensor, ticks: Sequence[int], condition_BC: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Decoded parts of the states, `[B, T, L]`, `ticks` frames after the origin, and what the solve has cost."""
+        """Decoded parts of the states, `[B, T, L]`, `ticks` frames after the origin, and what the solve has cost.
+
+        nfe, nfe_max: evaluations of the field in the forward pass. nfe_backward: those in the backward pass of the loss
+        before this one, whose own is yet to come (0 at first): none where the gradient goes directly through the steps,
+        those recomputed for checkpoints, those of the adjoint's backward solve.
+        """
         times = [tick * self.config.frame_time for tick in ticks]
         solution = self.solver(self.field, self._augmented(first_BL), times, condition_BC=condition_BC)
         self._last = replace(solution, states_BTD=solution.states_BTD.detach())
         cost = first_BL.new_full((), float(solution.evaluations))  # filled on the device: nothing waits for it
-        terms = {"nfe": cost, "nfe_max": cost, "solver_failures": self._last.failed}
+        backward = first_BL.new_full((), float(self._learned.evaluations_backward if self._learned else 0))
+        if torch.is_grad_enabled():
+            self._learned = self._last
+        terms = {"nfe": cost, "nfe_max": cost, "nfe_backward": backward, "solver_failures": self._last.failed}
         return solution.states_BTD[..., : self.config.nlatent], terms
 
     def _augmented(self, first: Tensor) -> Tensor:
@@ -148,6 +159,7 @@ class LatentODE(LatentModel):
             draw(1)
         counts = [min(chunk or n_samples, n_samples - at) for at in range(0, n_samples, chunk or n_samples)]
         ahead = [time - self._origin(given) for time in wanted]
+        self._refuse_far(ahead, solver)
         return (self._predict(encoded, shared, draw(count), ahead, solver) for count in counts)
 
     @torch.no_grad()
@@ -198,8 +210,10 @@ class LatentODE(LatentModel):
         wanted = requested_times(times, None, 0.0, earliest=None)
         del free
         origin = float(latent.drive["origin"].flatten()[0])
+        ahead, solver = [time - origin for time in wanted], self._solver(substeps)
+        self._refuse_far(ahead, solver)
         with evaluating(self):
-            return self._states(latent, [time - origin for time in wanted], self._solver(substeps))
+            return self._states(latent, ahead, solver)
 
     @torch.no_grad()
     def decode(self, states_NBTD: Tensor, content: Mapping[str, Tensor]) -> Tensor:
@@ -268,6 +282,29 @@ class LatentODE(LatentModel):
 
     # ------------------------------------------------------------------------------------------------ checks
 
+    def _refuse_far(self, ahead: Sequence[float], solver: Solver) -> None:
+        far = next((time for time in ahead if solver.too_far(time * self.config.frame_time)), None)
+        if far is not None:
+            steps = abs(far) * (self.config.frame_time / solver.step)
+            raise ValueError(
+                f"a time {abs(far):g} frames from where the solve starts is {steps:.6g} steps of {solver.step:g} away, "
+                f"but model.max_steps is {solver.max_steps}; ask for nearer times, fewer substeps, or raise "
+                "model.max_steps"
+            )
+
+    def _refuse_precision(self, context: Tensor) -> None:
+        weights = self.decoder_weight.dtype
+        if torch.finfo(weights).bits < 32:
+            raise ValueError(
+                f"the weights are {weights}, but solves are fp32: keep them so (model.float()), and predict under "
+                "torch.autocast to be faster"
+            )
+        if context.dtype != weights and not torch.is_autocast_enabled(context.device.type):
+            raise ValueError(
+                f"the context is {context.dtype} and the weights are {weights}; give context.to({weights}), or "
+                "predict under torch.autocast"
+            )
+
     def _given_times(self, context_BTCHW: Tensor, context_times: Sequence[float] | None) -> list[float]:
         """Times of the given frames, checked with them."""
         check_video(
@@ -277,6 +314,7 @@ class LatentODE(LatentModel):
             what="a context",
             why="a trajectory starts from a frame",
         )
+        self._refuse_precision(context_BTCHW)
         frames = context_BTCHW.shape[1]
         if context_times is None:
             return [float(time) for time in range(frames)]

@@ -94,9 +94,11 @@ class RNNODE(LatentODE):
     def loss(self, batch: Mapping[str, Tensor], noise: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """loss = nll + beta kl, in nats: means over clips of sums over frames and pixels; and the solve's cost.
 
+        nfe counts the forward pass alone; nfe_backward the backward pass of the step before (see `_solve_for_loss`).
+
         Raises:
             ValueError: the video is not BTCHW with the config's channels and 64x64 pixels, or has too few or too many
-                frames, or the noise was drawn for another number of clips or frames.
+                frames, or fewer than model.nt_target to decode, or the noise is of another number of clips or frames.
         """
         config, video_BTCHW = self.config, batch["video"]
         self._check(video_BTCHW, noise)
@@ -177,6 +179,13 @@ class RNNODE(LatentODE):
             raise ValueError(
                 f"a training clip of shape {tuple(video_BTCHW.shape)} has {video_BTCHW.shape[1]} frames, of which "
                 f"training would look at {config.max_clip} ({config.clip_needs}); give so many"
+            )
+        candidates = len(self._candidates(video_BTCHW.shape[1]))
+        if config.nt_target > candidates:
+            raise ValueError(
+                f"model.nt_target is {config.nt_target}, but model.objective={config.objective} decodes {candidates} "
+                f"frames of clips of {video_BTCHW.shape[1]} (model.nt_cond={config.nt_cond}); give longer clips, "
+                f"nt_target <= {candidates}, or 0 for all of them"
             )
         found = {name: tuple(tensor.shape) for name, tensor in noise.items()}
         check_noise(found, self._noise_shapes(*video_BTCHW.shape[:2]), video_BTCHW)

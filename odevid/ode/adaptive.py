@@ -8,6 +8,10 @@ bad; times need be neither sorted nor distinct nor after the start; the adjoint 
 torchdiffeq asserts deep inside, forward or backward, becomes states or gradients that are not a number, connected to
 everything that a gradient should reach, and a reason.
 
+Not closed: all samples of a call take the same steps, those that its worst sample needs. So a sample's states and
+gradients depend on its batch mates, by about the tolerance and no more; in training, hence also on how the global batch
+is cut into ranks and passes. `Solver(...)(..., one_by_one=True)`, as in prediction, and fixed steps do not have that.
+
 Axes: B states, T times, D size of a state.
 """
 
@@ -24,6 +28,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from odevid.ode.fixed import NODE_TOLERANCE
+from odevid.ode.tally import Tally
 
 TORCHDIFFEQ_NAMES = {"rk4_38": "rk4", "heun": "heun2"}
 """Our name -> torchdiffeq's, where they differ."""
@@ -44,10 +49,11 @@ class _Counted(nn.Module):
         super().__init__()
         self.field = field
         self.max_steps = max_steps
-        self.evaluations = self.steps = 0
+        self.tally = Tally()
+        self.steps = 0
 
     def forward(self, time: Tensor, state: Tensor) -> Tensor:
-        self.evaluations += 1
+        self.tally.count()
         slope: Tensor = self.field(time, state)
         return slope
 
@@ -81,10 +87,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Found:
-    """States BTD, and evaluations of the field."""
+    """States BTD, and evaluations of the field: those of the backward pass are added later."""
 
     states_BTD: Tensor
-    evaluations: int
+    tally: Tally
 
 
 def worst_sample_norm(error_BD: Tensor, moving: int) -> Tensor:
@@ -112,9 +118,11 @@ def solve_with_torchdiffeq(
             states_TBD = _integrate(counted, initial_BD, grid, request)
         except (AssertionError, _GaveUp) as error:
             request.reasons.append(_reason(error, request))
-            return Found(_not_a_number(initial_BD, counted, len(times)), counted.evaluations)
+            counted.tally.solved = True
+            return Found(_not_a_number(initial_BD, counted, len(times)), counted.tally)
         found.update(zip(distinct, states_TBD[1:].unbind(0), strict=True))
-    return Found(torch.stack([found[time] for time in times], dim=1), counted.evaluations)
+    counted.tally.solved = True
+    return Found(torch.stack([found[time] for time in times], dim=1), counted.tally)
 
 
 def _integrate(field: _Counted, initial_BD: Tensor, grid: Tensor, request: Request) -> Tensor:

@@ -10,18 +10,19 @@ Axes: B states, T times, D size of a state, C size of a condition.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from dataclasses import field as dataclass_field
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from odevid.config.latent_ode import ADAPTIVE_METHODS, FIXED_METHODS, GRADIENTS
+from odevid.config.latent_ode import ADAPTIVE_METHODS, FIXED_METHODS, GRADIENTS, LEAST_RTOL
 from odevid.ode.adaptive import Request, solve_with_torchdiffeq
 from odevid.ode.compiled import walk_compiled
-from odevid.ode.fixed import count_evaluations, place_of, solve_fixed, walk
+from odevid.ode.fixed import NODE_TOLERANCE, Field, count_evaluations, place_of, solve_fixed, walk
 from odevid.ode.tableaus import TABLEAUS
+from odevid.ode.tally import Tally
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,18 @@ class Solution:
         states_BTD: states at the times asked for; NaN where the solve failed.
         evaluations: of the field, in the forward pass.
         reasons: why the solver gave up, if it did; the backward solve of the adjoint adds its own, later.
+        tallies: of the evaluations of each solve, where the backward pass makes some.
     """
 
     states_BTD: Tensor
     evaluations: int
     reasons: list[str] = dataclass_field(default_factory=list)
+    tallies: list[Tally] = dataclass_field(default_factory=list)
+
+    @property
+    def evaluations_backward(self) -> int:
+        """Of the field, in the backward passes so far: recomputed ones of checkpoints, those of the adjoint's solve."""
+        return max((tally.backward for tally in self.tallies), default=0)
 
     @cached_property
     def failed(self) -> Tensor:
@@ -63,8 +71,10 @@ class Solver:
         step: length of the fixed steps, or of the first adaptive one; positive also where time runs backwards.
         gradient: "direct" through all operations; "checkpoint" recomputes each step (fixed steps); "adjoint" solves
             torchdiffeq's continuous adjoint, whose gradient is that of the ODE and not of its discretisation.
-        rtol, atol: of adaptive steps, for the worst sample of the batch. Below 1e-6 float32 cannot follow.
-        max_steps: adaptive steps (accepted or not) after which the solve has failed.
+        rtol, atol: of adaptive steps, for the worst sample of the batch, whose steps all take. float32 states cannot
+            follow an rtol below 1e-6.
+        max_steps: adaptive steps (accepted or not) after which the solve has failed; of more fixed steps than these, to
+            one time, none is taken.
         compiled: run the loop of fixed steps as one compiled graph ("direct" only).
 
     Raises:
@@ -116,10 +126,12 @@ class Solver:
                 batch mates at all. Fixed steps never let them.
 
         Raises:
-            ValueError: no times, a time that is not finite, or tensors of shapes that do not fit.
+            ValueError: no times, a time that is not finite or too many fixed steps away, tensors of shapes that do not
+                fit, or adaptive steps for float32 states with an rtol that they cannot follow.
         """
         times = [float(time) for time in times]
         self._check(initial_BD, times, start, condition_BC)
+        self._check_reach(initial_BD, times, start)
         size = initial_BD.shape[1]
         with torch.autocast(initial_BD.device.type, enabled=False):
             initial_BD = initial_BD.to(torch.promote_types(initial_BD.dtype, torch.float32))
@@ -130,7 +142,7 @@ class Solver:
                 solution = self._solve_fixed(field, initial_BD, times, start)
             else:
                 solution = self._solve_with_torchdiffeq(field, initial_BD, times, start, size, one_by_one)
-        return Solution(solution.states_BTD[..., :size], solution.evaluations, solution.reasons)
+        return replace(solution, states_BTD=solution.states_BTD[..., :size])
 
     def _check(self, initial_BD: Tensor, times: list[float], start: float, condition_BC: Tensor | None) -> None:
         if not times:
@@ -144,6 +156,23 @@ class Solver:
             raise ValueError(
                 f"the condition has shape {tuple(condition_BC.shape)}; expected (samples, size) with as many samples "
                 f"as the first state, {len(initial_BD)}"
+            )
+
+    def too_far(self, time: float, start: float = 0.0) -> bool:
+        """Whether `time` is more fixed steps from `start` than are allowed."""
+        return self.is_fixed and abs(time - start) / self.step > self.max_steps + NODE_TOLERANCE
+
+    def _check_reach(self, initial_BD: Tensor, times: list[float], start: float) -> None:
+        far = next((time for time in times if self.too_far(time, start)), None)
+        if far is not None:
+            raise ValueError(
+                f"time {far:g} is {abs(far - start) / self.step:.6g} steps of {self.step:g} from {start:g}, but "
+                f"max_steps is {self.max_steps}; ask for nearer times, take longer steps, or raise max_steps"
+            )
+        if not self.is_fixed and initial_BD.dtype != torch.float64 and self.rtol < LEAST_RTOL:
+            raise ValueError(
+                f"rtol is {self.rtol} for states of {initial_BD.dtype}, which float32 rounding cannot follow; give "
+                f"rtol >= {LEAST_RTOL}, or states and field in float64"
             )
 
     def _solve_with_torchdiffeq(
@@ -163,15 +192,17 @@ class Solver:
         parts = initial_BD.split(1) if one_by_one and not self.is_fixed else [initial_BD]
         found = [solve_with_torchdiffeq(field, part, times, start, request) for part in parts]
         states = torch.cat([part.states_BTD for part in found])
-        return Solution(states, max(part.evaluations for part in found), request.reasons)
+        tallies = [part.tally for part in found]
+        return Solution(states, max(tally.forward for tally in tallies), request.reasons, tallies)
 
     def _solve_fixed(self, field: nn.Module, initial_BD: Tensor, times: list[float], start: float) -> Solution:
         tableau = TABLEAUS[self.method]
         places = [place_of(time, start, self.step) for time in times]
         recompute = self.gradient == "checkpoint" and torch.is_grad_enabled()
         whole_steps: Callable[..., tuple[Tensor, ...]] = walk_compiled if self.compiled else walk
+        tally = Tally()
         states = solve_fixed(
-            field,
+            _counted(field, tally) if recompute else field,
             initial_BD,
             places,
             tableau,
@@ -180,7 +211,16 @@ class Solver:
             recompute=recompute,
             whole_steps=whole_steps,
         )
-        return Solution(states, count_evaluations(places, tableau))
+        tally.solved = True
+        return Solution(states, count_evaluations(places, tableau), tallies=[tally])
+
+
+def _counted(field: Field, tally: Tally) -> Field:
+    def counted(time: float, state_BD: Tensor) -> Tensor:
+        tally.count()
+        return field(time, state_BD)
+
+    return counted
 
 
 class Held(nn.Module):

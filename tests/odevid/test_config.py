@@ -89,6 +89,8 @@ def test_an_unknown_published_setting_lists_the_known_ones():
         ({"augment": -1}, "model.augment is -1; it must not be negative"),
         ({"frame_time": 0.0}, "model.frame_time is 0.0; it must be positive"),
         ({"rtol": float("nan")}, "model.rtol is nan; it must be positive"),
+        ({"atol": float("inf")}, "model.atol is inf; it must be positive and finite"),
+        ({"rtol": 9e-7}, "model.rtol is 9e-07, but models are float32.*give model.rtol >= 1e-06, or fixed steps"),
         ({"method": "dopri5", "substeps": 2}, "model.substeps is 2, but dopri5 .* set model.substeps=1 and model.rtol"),
         ({"method": "bosh3", "gradient": "checkpoint"}, "bosh3 has no fixed steps .* set model.gradient=adjoint"),
         ({"gradient": "adjoint"}, "torchdiffeq.* has no classical rk4; set model.method=rk4_38"),
@@ -112,6 +114,7 @@ def test_what_a_neural_ode_model_cannot_be_is_refused_with_what_to_set(kind, cha
         (RNNODEConfig, {"ncontent": -1}, "model.ncontent is -1"),
         (RNNODEConfig, {"nt_target": -1}, "model.nt_target is -1"),
         (RNNODEConfig, {"nt_obs": 5, "nt_cond": 4}, "model.nt_cond = 4 conditioning frames; give nt_obs <= nt_cond"),
+        (RNNODEConfig, {"nt_target": 5, "nt_cond": 4}, "decodes the model.nt_cond = 4 .*; give nt_target <= nt_cond"),
         (RNNODEConfig, {"content_in_field": True}, "model.ncontent is 0: there is no content; set it"),
     ],
 )

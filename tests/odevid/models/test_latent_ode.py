@@ -125,9 +125,26 @@ def test_the_same_noise_gives_the_same_bits_and_every_term_is_a_scalar(name):
         runs.append([p.grad.clone() for p in model.parameters()])
     assert all(torch.equal(first, second) for first, second in zip(*runs, strict=True))
     own = {"enode": {"pixel", "latent"}, "rnnode": {"nll", "kl"}}[name]
-    assert set(terms) == {"loss", "nfe", "nfe_max", "solver_failures", *own}
+    assert set(terms) == {"loss", "nfe", "nfe_max", "nfe_backward", "solver_failures", *own}
     assert all(value.ndim == 0 and torch.isfinite(value) for value in terms.values())
     assert (terms["nfe"].item(), terms["nfe_max"].item(), terms["solver_failures"].item()) == (12, 12, 0)  # 3 x 4
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [({"gradient": "direct"}, 0), ({"gradient": "checkpoint"}, 12), ({"gradient": "adjoint"}, 12)],
+)
+def test_what_a_backward_pass_has_cost_is_told_with_the_next_loss_and_nothing_else_counts(name, changes, expected):
+    model = BUILD[name](**changes)
+    clips, drawn = video(2, 4, 1), noise(model, 2, 4)
+    terms = [model.loss({"video": clips}, drawn)]
+    terms[0]["loss"].backward()
+    with torch.no_grad():
+        terms.append(model.loss({"video": clips}, drawn))  # a validation, which has no backward pass
+    terms.append(model.loss({"video": clips}, drawn))
+    assert [term["nfe_backward"].item() for term in terms] == [0, expected, expected]
+    assert [term["nfe"].item() for term in terms] == [12, 12, 12]
 
 
 # -------------------------------------------------------------------------------------------------- the dynamics
@@ -229,7 +246,7 @@ def test_following_the_field_back_and_forth_returns_to_the_start(name, context):
 
 @BOTH
 def test_more_steps_refine_the_way_and_adaptive_methods_refuse_them(name, context):
-    model, exact = BUILD[name](method="euler"), BUILD[name](method="dopri5", rtol=1e-9, atol=1e-11)
+    model, exact = BUILD[name](method="euler"), BUILD[name](method="dopri5", rtol=1e-6, atol=1e-11)
     latent = exact.infer(context, n_future=3, generator=seeds(2))
     truth = exact.trajectory(latent, [1, 3])
     errors = [(model.trajectory(latent, [1, 3], substeps=n) - truth).abs().max().item() for n in (1, 4, 16)]
@@ -420,6 +437,35 @@ def test_what_cannot_be_predicted_is_refused_at_once(name, changes, message):
     given = torch.rand(*request.pop("context", (2, 4, 1, 64, 64)), dtype=torch.float64)
     with pytest.raises(ValueError, match=message):
         BUILD[name]().predict_chunks(given, request.pop("times"), **request)
+
+
+@BOTH
+def test_times_that_take_more_steps_than_allowed_are_refused_at_once(name, context):
+    model = BUILD[name](max_steps=100)
+    told = "a time 101 frames from where the solve starts is 101 steps of 0.5 away, but model.max_steps is 100; ask"
+    with pytest.raises(ValueError, match=told):
+        model.predict_chunks(context, [1, 101])
+    with pytest.raises(ValueError, match=r"a time 51 frames .* is 102 steps of 0.25 away.*fewer substeps"):
+        model.predict_chunks(context, [-51], substeps=2)
+    latent = model.infer(context, n_future=2, generator=seeds(2))
+    with pytest.raises(ValueError, match=r"a time 1e\+09 frames"):
+        model.trajectory(latent, [1e9])
+    assert model.trajectory(latent, [100, -100]).isfinite().all()
+
+
+@BOTH
+def test_weights_and_contexts_of_the_wrong_precision_are_refused_with_what_to_do(name, context):
+    model = BUILD[name](torch.float32)
+    with pytest.raises(ValueError, match=r"context is torch.float64 .* weights are torch.float32; give context.to"):
+        model.predict(context.double(), 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.predict(context.bfloat16(), 2).isfinite().all()
+    for precision in (torch.float16, torch.bfloat16):
+        half = BUILD[name](precision)
+        with pytest.raises(ValueError, match=f"weights are {precision}, but solves are fp32.*torch.autocast"):
+            half.predict(context.to(precision), 2)
+        with pytest.raises(ValueError, match=f"weights are {precision}"):
+            half.infer(context.to(precision), n_future=1)
 
 
 @BOTH

@@ -1,6 +1,7 @@
 """Adaptive steps: within tolerance for every sample, and where they fail, a reason instead of an assertion."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -48,6 +49,42 @@ def test_one_fast_sample_among_slow_ones_is_solved_as_well_as_they_are() -> None
     grid = torch.tensor([0.0, 1.0], dtype=torch.float64)
     theirs = torchdiffeq.odeint(Speeds(), initial_BD, grid, rtol=1e-4, atol=1e-4, options={"first_step": 0.1})[1]
     assert worst(ours) < 3e-3 < 1e-2 < worst(theirs)
+
+
+def test_cutting_a_batch_in_two_changes_states_and_gradients_by_about_the_tolerance() -> None:
+    """As more ranks do, in training. With torchdiffeq's own norm a fast sample changes by far more."""
+    speed_B1 = torch.ones(16, 1, dtype=torch.float64)
+    speed_B1[11] = 40.0
+    initial_BD = torch.cat([drawn(16, 2), speed_B1], dim=1)
+    tolerance, grid = 1e-5, torch.tensor([0.0, 1.0], dtype=torch.float64)
+
+    def ours(part_BD: Tensor) -> Tensor:
+        solver = Solver("dopri5", step=0.1, rtol=tolerance, atol=tolerance)
+        return solver(Speeds(), part_BD, [1.0]).states_BTD[:, 0]
+
+    def theirs(part_BD: Tensor) -> Tensor:
+        options = {"first_step": 0.1}
+        return torchdiffeq.odeint(Speeds(), part_BD, grid, rtol=tolerance, atol=tolerance, options=options)[1]
+
+    def apart(solve: Callable[[Tensor], Tensor]) -> list[float]:
+        """Largest change of a state and of a gradient, in tolerances."""
+        results = []
+        for size in (16, 8):
+            first_BD = initial_BD.clone().requires_grad_()
+            states_BD = torch.cat([solve(part_BD) for part_BD in first_BD.split(size)])
+            results.append((states_BD.detach(), *torch.autograd.grad(states_BD.square().sum(), first_BD)))
+        return [float((whole - parts).abs().max()) / tolerance for whole, parts in zip(*results, strict=True)]
+
+    assert 0 < max(apart(ours)) < 20 < 60 < min(apart(theirs))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_tolerances_that_float32_cannot_follow_are_refused_where_states_are_float32(dtype: torch.dtype) -> None:
+    solver, initial_BD = Solver("dopri5", step=0.1, rtol=1e-9, atol=1e-9), drawn(2, 3)
+    assert solver(Learned(), initial_BD, [0.1]).failure is None
+    with pytest.raises(ValueError, match=rf"rtol is 1e-09 for states of {dtype}, which float32.*give rtol >= 1e-06"):
+        solver(Learned(dtype=torch.float32), initial_BD.to(dtype), [0.1])
+    Solver("rk4", step=0.1, rtol=1e-9)(Learned(dtype=torch.float32), initial_BD.to(dtype), [0.1])
 
 
 def test_a_condition_does_not_hide_the_errors_of_the_state() -> None:

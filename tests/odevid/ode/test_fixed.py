@@ -66,8 +66,22 @@ def test_evaluations_are_counted_as_they_happen(method: str, gradient: str) -> N
     solution = Solver(method, step=0.1, gradient=gradient)(field, initial_BD, [0.25, 0.1, -0.1, -0.17, 0.3, 0.25])
     assert solution.evaluations == field.calls == TABLEAUS[method].stages * (3 + 1 + 2)
     solution.states_BTD.sum().backward()
-    checkpointed = 2 if gradient == "checkpoint" else 1
-    assert field.calls == checkpointed * solution.evaluations
+    assert solution.evaluations_backward == (solution.evaluations if gradient == "checkpoint" else 0)
+    assert field.calls == solution.evaluations + solution.evaluations_backward
+
+
+@pytest.mark.parametrize("gradient", ["direct", "checkpoint", "adjoint"])
+@pytest.mark.parametrize(("time", "told"), [(2.6, "26"), (-1e9, "1e+10"), (1e300, "1e+301")])
+def test_more_steps_than_allowed_are_refused_before_the_first(gradient: str, time: float, told: str) -> None:
+    field, initial_BD = Learned(), drawn(2, 3)
+    solver = Solver("rk4_38", step=0.1, gradient=gradient, max_steps=25)
+    solver(field, initial_BD, [2.5, -2.5])
+    before = field.calls
+    with pytest.raises(ValueError) as raised:
+        solver(field, initial_BD, [0.1, time])
+    assert field.calls == before
+    words = f"time {time:g} is {told} steps of 0.1 from 0, but max_steps is 25; ask for nearer times, take longer steps"
+    assert words in str(raised.value)
 
 
 class _Counting(TorchDispatchMode):

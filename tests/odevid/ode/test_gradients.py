@@ -81,6 +81,17 @@ def test_a_step_size_control_has_no_gradient() -> None:
     assert seen and not any(seen)
 
 
+@pytest.mark.parametrize("method", ["dopri5", "rk4_38"])
+@pytest.mark.parametrize("gradient", ["direct", "adjoint"])
+def test_evaluations_of_the_backward_pass_are_counted_by_themselves(method: str, gradient: str) -> None:
+    field = Learned()
+    solution = Solver(method, step=0.1, gradient=gradient)(field, drawn(4, 3).requires_grad_(), [0.5, -0.2])
+    assert (solution.evaluations, solution.evaluations_backward) == (field.calls, 0)
+    solution.states_BTD.sum().backward()
+    assert solution.evaluations_backward == field.calls - solution.evaluations
+    assert (solution.evaluations_backward > 0) == (gradient == "adjoint")
+
+
 def test_a_backward_pass_can_be_repeated() -> None:
     field, initial_BD = Learned(), drawn(4, 3).requires_grad_()
     loss = Solver("dopri5", step=0.1, gradient="adjoint")(field, initial_BD, [0.5]).states_BTD.sum()
