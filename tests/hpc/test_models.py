@@ -6,6 +6,7 @@ exported form predicts in a process without DeepSpeed; the smallest batches, and
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -39,10 +40,15 @@ VARIANTS: dict[str, tuple[str, list[str]]] = {
         "rnnode",
         ["model.order=2", "model.augment=2", "model.ncontent=3", "model.content_in_field=true", "model.start=last"],
     ),
-    "enode adjoint": ("enode", ["model.method=dopri5", "model.gradient=adjoint", "model.time_input=true"]),
+    "enode adjoint": (
+        "enode",
+        ["model.method=dopri5", "model.gradient=adjoint", "model.time_input=true", "eval.halve_step=false"],
+    ),
 }
 """Beside every model as it comes: further settings that are worth their seconds."""
 CASES = {**{name: (name, []) for name in MODELS}, **VARIANTS}
+ONE_FRAME = ["model.nt_cond=1", "data.num_frames=1", "model.objective=reconstruct", "train.global_batch=4"]
+"""rnnode on clips of one frame: nothing moves, so the field and what the GRU remembers are told nothing."""
 
 
 def experiment_of(model: str) -> str:
@@ -54,7 +60,11 @@ def experiment_of(model: str) -> str:
 
 def config_of(case: str, root: Path, *overrides: str) -> Config:
     model, settings = CASES[case]
-    few = [f"data.root={root}", f"train.steps={STEPS}", *settings, *overrides]
+    return _config(model, root, *settings, *overrides)
+
+
+def _config(model: str, root: Path, *settings: str) -> Config:
+    few = [f"data.root={root}", f"train.steps={STEPS}", *settings]
     return configs.load(experiment_of(model), "test", overrides=few)
 
 
@@ -83,6 +93,7 @@ def _train_all(world: World, base: Path, root: Path) -> None:
         _train(world, half, RunFolder(where / "parts"))
         _train(world, config, RunFolder(where / "parts"))
         _train(world, config_of(case, root, "train.precision=bf16"), RunFolder(where / "bf16"))
+    _train(world, _config("rnnode", root, *ONE_FRAME), RunFolder(base / "one frame"))
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +104,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory, digits: Path) -> Path:
     return base
 
 
-def _weights(run: Path) -> dict[str, Tensor]:
+def _weights(run: Path, steps: int = STEPS) -> dict[str, Tensor]:
     newest = max((run / "checkpoints").glob("step-*"))
     state: dict[str, Any] = torch.load(newest / "state.pt", weights_only=True)
-    assert state["step"] == STEPS
+    assert state["step"] == steps
     (engine,) = state["engines"].values()
     weights: dict[str, Tensor] = engine["weights"]
     return weights
@@ -110,6 +121,47 @@ def test_every_model_trains_on_two_ranks_and_the_same_run_ends_in_the_same_bits(
     first = build_model(config_of(case, digits).model).state_dict()
     unmoved = [name for name, weight in whole.items() if torch.equal(weight, first[name].float())]
     assert unmoved == []
+
+
+def test_clips_of_a_single_frame_train_all_that_one_frame_can(runs, digits):
+    config = _config("rnnode", digits, *ONE_FRAME)
+    torch.manual_seed(config.seed)
+    first = build_model(config.model).state_dict()
+    weights = _weights(runs / "one frame")
+    assert all(weight.isfinite().all() for weight in weights.values())
+    unmoved = {name for name, weight in weights.items() if torch.equal(weight, first[name].float())}
+    assert unmoved == {name for name in first if name.startswith("field.") or name == "rnn.weight_hh_l0"}
+
+
+def _train_compiled(world: World, base: Path, root: Path) -> list[int]:
+    """Not compiled, then compiled; how many graphs torch had made after each."""
+    from torch._dynamo.utils import counters
+
+    made = []
+    for compiled in ("false", "true"):
+        config = _config("rnnode", root, "train.steps=2", f"model.compiled={compiled}")
+        _train(world, config, RunFolder(base / compiled))
+        made.append(int(counters["stats"]["unique_graphs"]))
+    return made
+
+
+@pytest.mark.slow
+def test_a_compiled_solver_trains_to_the_same_weights_and_without_a_compiler_it_says_what_to_do(tmp_path, digits):
+    if shutil.which("c++") is None and shutil.which("g++") is None:
+        with pytest.raises(AssertionError, match=r"needs a C\+\+ compiler.*model\.compiled=false"):
+            on_ranks(1, _train_compiled, tmp_path, digits, timeout_s=600)
+        return
+    ((before, after),) = on_ranks(1, _train_compiled, tmp_path, digits, timeout_s=600)
+    assert before == 0 < after
+    config = _config("rnnode", digits)
+    torch.manual_seed(config.seed)
+    first = build_model(config.model).state_dict()
+    plain, graph = (_weights(tmp_path / compiled, steps=2) for compiled in ("false", "true"))
+    for part in ("encoder.", "field.", "decoder."):
+        names = [name for name in plain if name.startswith(part)]
+        moved = sum(float((plain[name] - first[name]).square().sum()) for name in names) ** 0.5
+        apart = sum(float((plain[name] - graph[name]).square().sum()) for name in names) ** 0.5
+        assert apart < 1e-3 * moved, (part, apart, moved)
 
 
 @pytest.mark.parametrize("case", CASES)
