@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from odevid.config.base import ARCHITECTURES, ModelConfig
 
 ACTIVATIONS = ("tanh", "elu", "softplus")
-FIXED_METHODS = ("euler", "midpoint", "heun", "rk4", "rk4_38")
+FIXED_METHODS = ("euler", "midpoint", "heun", "heun3", "rk4", "rk4_38")
 ADAPTIVE_METHODS = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun")
 GRADIENTS = ("direct", "checkpoint", "adjoint")
 LEAST_RTOL = 1e-6
@@ -40,10 +40,10 @@ class LatentODEConfig(ModelConfig):
     augment: int = 0  # further dimensions of the state, zero at first and not decoded (Dupont et al. 2019)
     order: int = 1  # 2: the state is (position, velocity), f the acceleration, only the position is decoded
     # Solver.
-    # Fixed steps: euler, midpoint, heun, rk4, rk4_38; adaptive ones of torchdiffeq: dopri5, dopri8, bosh3, fehlberg2,
-    # adaptive_heun. Training takes the adaptive steps that the worst clip of a pass needs: what a clip gives depends on
-    # its batch mates, hence on the number of ranks and passes, by about the tolerance. Not so with fixed steps, nor in
-    # predictions.
+    # Fixed steps: euler, midpoint, heun, heun3, rk4, rk4_38; adaptive ones of torchdiffeq: dopri5, dopri8, bosh3,
+    # fehlberg2, adaptive_heun. Training takes the adaptive steps that the worst clip of a pass needs: what a clip
+    # gives depends on its batch mates, hence on the number of ranks and passes, by about the tolerance. Not so with
+    # fixed steps, nor in predictions.
     method: str = "rk4"
     substeps: int = 1  # steps per frame, fixed-step methods only
     gradient: str = "direct"  # through the steps; "checkpoint": recomputing each; "adjoint": odeint_adjoint

@@ -66,8 +66,8 @@ class Solver:
     """How an ODE is solved.
 
     Args:
-        method: fixed steps: euler, midpoint, heun, rk4 (classical), rk4_38 (torchdiffeq's "rk4"); adaptive steps:
-            dopri5, dopri8, bosh3, fehlberg2, adaptive_heun.
+        method: fixed steps: euler, midpoint, heun, heun3, rk4 (classical), rk4_38 (torchdiffeq's "rk4"); adaptive
+            steps: dopri5, dopri8, bosh3, fehlberg2, adaptive_heun.
         step: length of the fixed steps, or of the first adaptive one; positive also where time runs backwards.
         gradient: "direct" through all operations; "checkpoint" recomputes each step (fixed steps); "adjoint" solves
             torchdiffeq's continuous adjoint, whose gradient is that of the ODE and not of its discretisation.

@@ -70,11 +70,14 @@ def theirs(adjoint: bool = False, **settings: object) -> Solve:
     return solve
 
 
+TURN_S = 0.05
 LOOSE = {"rtol": 1e-3, "atol": 1e-4}
 CONTESTANTS: dict[str, Solve] = {
     "ours rk4": ours("rk4"),
     "ours rk4_38": ours("rk4_38"),
+    "ours heun3": ours("heun3"),
     "ours rk4_38, checkpoint": ours("rk4_38", gradient="checkpoint"),
+    "ours rk4, compiled": ours("rk4", compiled=True),
     "ours rk4_38, compiled": ours("rk4_38", compiled=True),
     "ours dopri5 1e-3/1e-4": ours("dopri5", **LOOSE),
     "torchdiffeq rk4": theirs(method="rk4"),
@@ -121,9 +124,12 @@ class Turn:
         return (states_BTD - self.target_BTD).square().mean()
 
     def timed(self) -> None:
-        begin = self._clock()
-        self.loss().backward()
-        self.seconds.append(self._clock() - begin)
+        """A turn: solves for at least 50 ms, so that a short one is not timed on what another left in the caches."""
+        begin, solves = self._clock(), 0
+        while not solves or self._clock() - begin < TURN_S:
+            self.loss().backward()
+            solves += 1
+        self.seconds.append((self._clock() - begin) / solves)
 
     def gradient(self) -> Tensor:
         self.loss().backward()
@@ -232,7 +238,7 @@ def error(gradient: Tensor, truth: Tensor) -> float:
 
 def curves() -> dict[str, list[Solve]]:
     """What the picture shows: each method at several steps or tolerances."""
-    fixed = {name: [ours(name, steps) for steps in (1, 2, 4)] for name in ("euler", "midpoint", "heun")}
+    fixed = {name: [ours(name, steps) for steps in (1, 2, 4)] for name in ("euler", "midpoint", "heun", "heun3")}
     tolerances = [{"rtol": rtol, "atol": rtol / 10} for rtol in (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)]
     return {
         **fixed,
@@ -258,7 +264,7 @@ def plot(options: argparse.Namespace) -> None:
             name: [Turn(LATENT, scale, solve, options.device) for solve in solves] for name, solves in curves().items()
         }
         run_in_turns([turn for line in turns.values() for turn in line], max(3, options.repeats // 4))
-        for (name, line), marker in zip(turns.items(), "osv^D*xP", strict=True):
+        for (name, line), marker in zip(turns.items(), "osv^D*xPh", strict=True):
             errors = [error(turn.gradient(), truth) for turn in line]
             milliseconds = [1e3 * statistics.median(turn.seconds) for turn in line]
             panel.loglog(errors, milliseconds, marker=marker, label=name, linewidth=1)

@@ -78,7 +78,7 @@ def test_an_unknown_published_setting_lists_the_known_ones():
         ({"architecture": "resnet"}, "model.architecture is 'resnet'; choose one of dcgan, vgg"),
         ({"activation": "relu"}, "model.activation is 'relu'; choose one of tanh, elu, softplus"),
         ({"order": 3}, "model.order is 3; choose one of 1, 2"),
-        ({"method": "rk45"}, "model.method is 'rk45'; choose one of euler, midpoint, heun, rk4, rk4_38, dopri5"),
+        ({"method": "rk45"}, "model.method is 'rk45'; choose one of euler, midpoint, heun, heun3, rk4, rk4_38, dopri5"),
         ({"gradient": "none"}, "model.gradient is 'none'; choose one of direct, checkpoint, adjoint"),
         ({"start": "middle"}, "model.start is 'middle'; choose one of first, last"),
         ({"name": "srvp"}, "model.name is 'srvp'; choose one of (enode|rnnode)$"),

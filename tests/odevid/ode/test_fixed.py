@@ -11,7 +11,7 @@ from odevid.ode.fixed import place_of, solve_fixed
 from odevid.ode.tableaus import TABLEAUS
 from tests.odevid.ode.problems import Learned, Oscillator, drawn
 
-NAMES = {"euler": "euler", "midpoint": "midpoint", "heun": "heun2", "rk4_38": "rk4"}
+NAMES = {"euler": "euler", "midpoint": "midpoint", "heun": "heun2", "heun3": "heun3", "rk4_38": "rk4"}
 
 
 @pytest.mark.parametrize("method", NAMES)

@@ -108,7 +108,7 @@ def test_frozen_parameters_stay_without_gradient() -> None:
         assert frozen.grad is None and all(parameter.grad is not None for parameter in others)
 
 
-@pytest.mark.parametrize("method", ["euler", "midpoint", "heun", "rk4_38"])
+@pytest.mark.parametrize("method", ["euler", "midpoint", "heun", "heun3", "rk4_38"])
 def test_the_adjoint_takes_the_same_steps_in_both_directions(method: str) -> None:
     """One long interval each way: as many steps as without the adjoint, not one."""
     times = [1.0, -1.0]

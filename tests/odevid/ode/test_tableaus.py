@@ -10,7 +10,7 @@ from odevid.ode import Solver
 from odevid.ode.tableaus import TABLEAUS
 from tests.odevid.ode.problems import DrivenLogistic, Oscillator, drawn
 
-ORDERS = {"euler": 1, "midpoint": 2, "heun": 2, "rk4": 4, "rk4_38": 4}
+ORDERS = {"euler": 1, "midpoint": 2, "heun": 2, "heun3": 3, "rk4": 4, "rk4_38": 4}
 
 
 def test_every_method_has_an_order() -> None:
