@@ -127,7 +127,7 @@ class Latent:
     """What a latent model makes of its context: how clips begin, what drives them from there, and what they show.
 
     Attributes:
-        initial_NBD: the state at time 0.
+        initial_NBD: the state at time 0, or where the model starts its solve (`drive` then says when).
         drive: what else moves the states, by names of the model's own, each with axes NB first (SRVP: the noise of
             every transition). Empty for deterministic dynamics.
         content: what all frames of a clip share, by names of the model's own, each with the clip B first: rows of one
